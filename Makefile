@@ -1,0 +1,55 @@
+# `make run` sets up and runs the example, `make test` sets up and tests. Set-up needs Python 3.11 and make, no more.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint bench crash docs clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+CASE ?=
+SECONDS_OF_CRASHES ?= 120
+
+help:  ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## make .venv with the pinned packages (every other command does this by itself)
+
+$(READY): requirements/dev.txt pyproject.toml
+	@if [ ! -x $(BIN)/python ]; then \
+	  for each in $${PYTHON:-} python3.11 python3.12 python3.13 python3; do \
+	    if "$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found="$$each"; break; fi; \
+	  done; \
+	  if [ -z "$${found:-}" ]; then echo "Python 3.11 or newer is needed: install it, or name it with PYTHON=…" >&2; exit 2; fi; \
+	  echo "making $(VENV) with $$("$$found" --version)"; \
+	  "$$found" -m venv $(VENV); \
+	fi
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: $(READY)  ## set up and run the example
+	@$(BIN)/python examples/signup/app.py
+
+test: $(READY) lint  ## set up and run all checks and tests
+	@$(BIN)/python -m pytest
+
+lint: $(READY)  ## style and types only
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: $(READY)  ## measure: make bench CASE=consume-transactional (no CASE lists them)
+	@$(BIN)/python -m bench $(CASE)
+
+crash: $(READY)  ## kill a small program of services for two minutes and check what it kept
+	@$(BIN)/python -m bench.crash --seconds $(SECONDS_OF_CRASHES)
+
+docs: $(READY)  ## there is no site yet; runs the code of the pages that there are
+	@echo "the documentation site comes with a later version; until then: README.md, docs/, docs/adr/"
+	@$(BIN)/python -m pytest tests/docs
+
+clean:  ## remove what the commands above made
+	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .evenflow examples/*/.evenflow
+	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

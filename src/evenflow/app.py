@@ -1,0 +1,268 @@
+"""The app: services put together. A value that you pass; making it does no I/O."""
+
+from __future__ import annotations
+
+import logging
+import typing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import reduce
+from typing import Any, Literal, TypeVar
+
+from evenflow.clock import Clock, Signal, SystemClock
+from evenflow.codec import Codec
+from evenflow.errors import DefinitionError, TransactionError
+from evenflow.event import is_event
+from evenflow.ids import NAME_RULE, is_name
+from evenflow.provide import Providers
+from evenflow.registry import Registry
+from evenflow.running import Running
+from evenflow.service import Service
+from evenflow.settings import Settings
+from evenflow.unit_of_work import Transaction, UnitOfWork, open_unit
+
+log = logging.getLogger("evenflow")
+F = TypeVar("F", bound=Callable[..., Any])
+Lifespan = Callable[["App"], AbstractAsyncContextManager[None]]
+
+
+class App:
+    """Services that run together, as one process or as many.
+
+    name      the source of events that are published outside of any service
+    events    classes that are published here and handled elsewhere, so that a wrong one is told at the start
+    codecs    more codecs, which topics name
+    lifespan  a context around everything else, entered first
+    """
+
+    def __init__(
+        self,
+        *services: Service,
+        name: str = "app",
+        events: Iterable[type] = (),
+        codecs: Iterable[Codec] = (),
+        lifespan: Lifespan | None = None,
+    ) -> None:
+        if not is_name(name):
+            raise DefinitionError(f"the app name {name!r} cannot be used", remedy=f"use {NAME_RULE}")
+        names = [service.name for service in services]
+        for twice in {each for each in names if names.count(each) > 1}:
+            raise DefinitionError(f"two services are called {twice!r}", remedy="a service is one store: rename one")
+        self.name = name
+        self.services = services
+        self.codecs = tuple(codecs)
+        self.providers = Providers()
+        self.lifespan = lifespan
+        self._events = tuple(events)
+        self._middleware: dict[str, list[Callable[..., Any]]] = {"event": [], "chunk": []}
+        self._running: Running | None = None
+        self._sync: Any = None
+        Registry(self.event_classes(), self.codecs)
+
+    # -- putting together -------------------------------------------------------------------------------------------
+
+    def provide(self, function: F) -> F:
+        """Register what handlers may ask for by type: a function, or a generator that yields once and cleans up.
+
+        It is called once, when the app starts to handle; a test replaces it by `overrides={Type: value}`.
+        """
+        self.providers.add(function)
+        return function
+
+    def middleware(self, *, per: Literal["chunk", "event"]) -> Callable[[F], F]:
+        """Wrap handling: per="chunk" `async def around(group: str, events: int, call_next)`, cheap; per="event"
+        `async def around(delivery: Delivery, call_next)`, at a cost for every event. Both return what
+        `await call_next()` returns. The first one registered is the outermost.
+        """
+
+        def register(function: F) -> F:
+            self._middleware[per].append(function)
+            return function
+
+        return register
+
+    def around(self, per: Literal["chunk", "event"]) -> Callable[..., Any] | None:
+        """All middleware of this kind as one function, or None."""
+        functions = self._middleware[per]
+        return reduce(_inside, functions) if functions else None
+
+    def event_classes(self) -> list[type]:
+        """The classes that this app is known to handle or publish: from handlers, what they return, and `events`."""
+        classes: dict[type, None] = {}
+        for service in self.services:
+            for spec in service.handlers():
+                classes.update(dict.fromkeys(spec.events))
+                returned = typing.get_type_hints(spec.function).get("return")
+                classes.update(dict.fromkeys(_event_classes(returned)))
+        classes.update(dict.fromkeys(self._events))
+        return list(classes)
+
+    def check(self) -> list[DefinitionError]:
+        """Everything that is wrong with the definition, as far as it can be known without a server."""
+        problems: list[DefinitionError] = []
+        for service in self.services:
+            try:
+                specs = service.handlers()
+            except DefinitionError as error:
+                problems.append(error)
+                continue
+            for spec in specs:
+                for _, wanted in spec.dependencies:
+                    try:
+                        self.providers.check(wanted, spec.where, {})
+                    except DefinitionError as error:
+                        problems.append(error)
+        return problems
+
+    # -- running ----------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def open(self, *, settings: Settings | None = None) -> AsyncGenerator[None]:
+        """Publish and transact inside; handlers are run by `run`, here or in other processes.
+
+        Usable as the lifespan of a Starlette or FastAPI application: `lifespan=lambda _: app.open()`.
+        """
+        async with self.running(settings=settings):
+            yield
+
+    @asynccontextmanager
+    async def running(
+        self,
+        *,
+        handle: Collection[str] | None = (),
+        settings: Settings | None = None,
+        clock: Clock | None = None,
+        join: bool = True,
+        overrides: Mapping[Any, object] | None = None,
+    ) -> AsyncGenerator[Running]:
+        """The open app. `handle`: the services whose handlers run here, None for all; `join` False only looks."""
+        if self._running is not None:
+            raise TransactionError("this app is open already in this process", remedy="open it once, and share it")
+        names = [service.name for service in self.services]
+        chosen = names if handle is None else list(handle)
+        for name in chosen:
+            if name not in names:
+                raise DefinitionError(f"this app has no service {name!r}", remedy=f"known: {', '.join(names)}")
+        running = Running(
+            self, settings or Settings.load(), clock or SystemClock(), handle=chosen, join=join, overrides=overrides
+        )
+        self._running = running
+        try:
+            await running.open()
+            try:
+                yield running
+            finally:
+                running.clean = await running.close()
+        finally:
+            self._running = None
+
+    async def run(
+        self,
+        *,
+        services: Collection[str] | None = None,
+        stop: Signal | None = None,
+        settings: Settings | None = None,
+        started: Callable[[Running], None] | None = None,
+    ) -> bool:
+        """Handle events until `stop` is set, or for ever. False when the drain ran out of time.
+
+        `services` names those whose handlers run here; all by default. `started` is called once all is open.
+        """
+        async with self.running(handle=services, settings=settings) as running:
+            for promise in running.promises:
+                log.info("%s", promise)
+            if started is not None:
+                started(running)
+            await running.clock.wait(stop or Signal(), None)
+        return running.clean
+
+    @property
+    def opened(self) -> Running:
+        """The app as it is open in this process. Raises `TransactionError` when it is not."""
+        if self._running is None:
+            raise TransactionError(
+                "this app is not open", remedy="use it inside `async with app.open():` (the lifespan of your web app)"
+            )
+        return self._running
+
+    # -- publishing -------------------------------------------------------------------------------------------------
+
+    async def publish(
+        self, *events: Any, after: float | None = None, at: float | None = None, name: str | None = None
+    ) -> None:
+        """Publish now, durable when it returns; each key in the order given.
+
+        With `after` (seconds) or `at` (Unix time) the events wait in the outbox of the app's only service. Raises
+        `EventInvalid` and `EventTooLarge` before anything is published, `PublishRefused`, `PublishUnknown`.
+        """
+        running = self.opened
+        if after is None and at is None:
+            await running.publisher.publish(events)
+            return
+        if len(running.outboxes) != 1:
+            raise TransactionError(
+                "app.publish(after=…) does not know which service keeps the event until then",
+                remedy="use `async with app.transaction(service) as tx: tx.publish(event, after=…)`",
+            )
+        async with self.transaction(next(iter(running.outboxes))) as tx:
+            for event in events:
+                tx.publish(event, after=after, at=at, name=name)
+
+    @asynccontextmanager
+    async def transaction(
+        self, service: Service | str, *, on: object | None = None, wait: float = 30.0
+    ) -> AsyncGenerator[Transaction]:
+        """One transaction of the service's store: what is written and published inside is real together, or not at all.
+
+        With `on` (an open connection of yours to the same database) it joins your transaction, and never commits it.
+        While the outbox is full it waits up to `wait` seconds, then raises `OutboxFull`.
+        """
+        unit = await self.unit_of_work(service, on=on, wait=wait)
+        tx = unit.current
+        assert tx is not None
+        before = open_unit.get()
+        open_unit.set(unit)
+        try:
+            yield tx
+            await unit.commit()
+        except BaseException:
+            await unit.rollback()
+            raise
+        finally:
+            open_unit.set(before)
+
+    async def unit_of_work(self, service: Service | str, *, on: object | None = None, wait: float = 30.0) -> UnitOfWork:
+        """A unit of work of the service with its transaction as `current`; the caller commits it or rolls it back."""
+        name = service if isinstance(service, str) else service.name
+        outbox = self.opened.outboxes.get(name)
+        if outbox is None:
+            raise TransactionError(f"the service {name!r} is not open here", remedy="give it to the App")
+        if outbox.full:
+            await outbox.wait_for_space(wait)
+        unit = UnitOfWork(outbox, joined=None if on is None else outbox.store.join(on))
+        unit.current = Transaction(unit)
+        return unit
+
+    @property
+    def sync(self) -> Any:
+        """The same for code without an event loop: `with app.sync.open(): app.sync.publish(event)`."""
+        from evenflow.sync import SyncApp
+
+        if self._sync is None:
+            self._sync = SyncApp(self)
+        return self._sync
+
+
+def _inside(outer: Callable[..., Any], inner: Callable[..., Any]) -> Callable[..., Any]:
+    def both(*args: Any) -> Awaitable[Any]:
+        *given, call_next = args
+        result: Awaitable[Any] = outer(*given, lambda: inner(*given, call_next))
+        return result
+
+    return both
+
+
+def _event_classes(hint: Any) -> list[type]:
+    if is_event(hint):
+        return [hint]
+    return [cls for part in typing.get_args(hint) for cls in _event_classes(part)]

@@ -1,0 +1,36 @@
+"""CONTRACT: how an event becomes bytes. A codec is asked once per event class, and answers with plain functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+if TYPE_CHECKING:
+    from evenflow.event import EventSpec
+
+Writer = Callable[[Any], bytes]
+Reader = Callable[[str, Mapping[str, str] | None, bytes], Any]
+
+
+class Codec(Protocol):
+    """Bytes from and to events. `reader` and `writer` are called once per class; what they return is the hot path."""
+
+    name: str
+    content_type: str
+
+    def writer(self, spec: EventSpec) -> Writer:
+        """A function from an event to bytes. It may raise anything; the caller names the event."""
+        ...
+
+    def reader(self, spec: EventSpec) -> Reader:
+        """A function from (topic, headers, bytes) to an event of the class, at its current version.
+
+        It may raise anything; the caller turns it into `DecodeError`.
+        """
+        ...
+
+    def loads(self, topic: str, headers: Mapping[str, str] | None, data: bytes) -> Any:
+        """The bytes as plain dicts, lists, text and numbers: for upcasters and for showing them to a person."""
+        ...

@@ -1,0 +1,220 @@
+"""CONTRACT: what an engine promises. An engine moves envelopes; it knows nothing of handlers, retries or metrics.
+
+Positions are not the engine's: they live in each service's store. The engine keeps only a lazy copy (`told`), which
+is never ahead, so that its own tools see how far a group is and so that a wrong or restored store is noticed.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from evenflow.envelope import Envelope
+from evenflow.topic import Topic
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What differs between engines, as data. The core reads it once, at start.
+
+    durable  an append that returned survives the process and, as far as the disk is honest, the machine
+    shared   several processes may use it at once
+    assigns  the engine gives out partitions itself (a consumer reports `Assigned`); otherwise the store leases them
+    atomic   one append is stored whole or not at all
+    """
+
+    durable: bool
+    shared: bool
+    assigns: bool = False
+    atomic: bool = True
+
+
+class Partition(NamedTuple):
+    """One ordered part of one generation of a topic."""
+
+    topic: str
+    generation: int
+    number: int
+
+
+class Generation(NamedTuple):
+    """A topic's partition count never changes in place: another count is a new generation, read after the old."""
+
+    number: int
+    partitions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A topic as the engine keeps it. `incarnation` changes when the log is made anew: positions belong to it.
+
+    `generations` rise; only the last one is appended to.
+    """
+
+    topic: str
+    incarnation: str
+    generations: tuple[Generation, ...]
+
+    def partitions(self, generation: int) -> tuple[Partition, ...]:
+        """All partitions of one generation."""
+        for each in self.generations:
+            if each.number == generation:
+                return tuple(Partition(self.topic, generation, n) for n in range(each.partitions))
+        return ()
+
+
+class Bounds(NamedTuple):
+    """`low`: the first offset that is kept. `high`: the offset that the next event will get."""
+
+    low: int
+    high: int
+
+
+class Outcome(enum.Enum):
+    """The answer of an append for one envelope."""
+
+    STORED = "stored"
+    REFUSED = "refused"  # surely not stored
+    UNKNOWN = "unknown"  # a time-out, a lost reply; to be appended again with the same id and number
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Envelopes of one partition in order. `offsets` run parallel to `envelopes`; `next` is where to read on."""
+
+    partition: Partition
+    offsets: Sequence[int]
+    envelopes: Sequence[Envelope]
+    next: int
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """The engine gives these partitions to this consumer, which reads nothing of them before `assign`."""
+
+    partitions: tuple[Partition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Revoking:
+    """The engine wants these partitions back within `deadline` seconds: finish, commit, `release`."""
+
+    partitions: tuple[Partition, ...]
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """These partitions are another consumer's already: drop what is in flight."""
+
+    partitions: tuple[Partition, ...]
+
+
+Notice = Assigned | Revoking | Lost
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits in one partition: how many events, and the `time` of the oldest (None when none waits)."""
+
+    waiting: int
+    oldest: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The engine's copy of a group: the identity of the store that holds its positions, and how far it was."""
+
+    store: str
+    positions: Mapping[Partition, int]
+
+
+class Consumer(Protocol):
+    """Reads the partitions that it was given, for one group of one process. Fetches nothing before `assign`."""
+
+    def assign(self, partition: Partition, offset: int) -> None:
+        """Read this partition from this offset: the answer to a lease or to `Assigned`; also how one seeks."""
+        ...
+
+    def release(self, partition: Partition) -> None:
+        """Give the partition up. What was fetched of it has been finished or dropped."""
+        ...
+
+    def pause(self, partition: Partition) -> None: ...
+    def resume(self, partition: Partition) -> None: ...
+
+    async def fetch(self, limit: int, size: int, wait: float | None) -> Sequence[Batch | Notice]:
+        """What there is, at most `limit` envelopes and about `size` bytes, fairly across partitions.
+
+        Returns as soon as there is anything; an empty sequence after `wait` seconds or a `wake()`. Raises
+        `GroupStopped` when retention has removed events that this group has not read, and `EngineUnavailable`.
+        """
+        ...
+
+    def wake(self) -> None:
+        """A fetch that waits returns at once; the next one does if none waits."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Engine(Protocol):
+    """Moves envelopes. One object per process; all methods run on one event loop."""
+
+    name: str
+    capabilities: Capabilities
+
+    async def open(self) -> None:
+        """Connect, and verify the settings that durability rests on. Raises `Refused` with the remedy."""
+        ...
+
+    async def close(self) -> None: ...
+
+    async def declare(self, topic: Topic) -> Log:
+        """Make an owned topic, or a new generation when its partition count differs; keep its facts up to date.
+
+        For another team's topic (not owned) only looks: raises `Refused` when it does not exist.
+        """
+        ...
+
+    async def log(self, topic: str) -> Log | None:
+        """The topic as it stands now, or None."""
+        ...
+
+    async def append(self, topic: str, envelopes: Sequence[Envelope]) -> Sequence[Outcome]:
+        """Store envelopes in order; the partition is `slot % partitions` of the last generation.
+
+        Answers per envelope, durable before it returns. Keeps a prefix per slot: after the first envelope of a slot
+        that is not STORED, none of that slot is. Raises nothing for an engine in trouble: that is REFUSED or UNKNOWN.
+        """
+        ...
+
+    def consumer(self, group: str) -> Consumer: ...
+
+    async def bounds(self, partition: Partition) -> Bounds: ...
+
+    async def read(self, partition: Partition, offset: int) -> tuple[int, Envelope] | None:
+        """The last event at or before this offset, with its own offset; None when none is kept."""
+        ...
+
+    async def find(self, partition: Partition, time: float) -> int:
+        """The first offset whose event was appended at or after this Unix time; `high` when there is none."""
+        ...
+
+    async def backlog(self, positions: Mapping[Partition, int]) -> Mapping[Partition, Backlog]:
+        """What waits from these positions on."""
+        ...
+
+    async def told(self, group: str, store: str, positions: Mapping[Partition, int]) -> None:
+        """Keep a copy of how far the group is. Called lazily; the copy is only ever behind, but after a seek back."""
+        ...
+
+    async def recall(self, group: str) -> Told | None:
+        """The copy, or None for a group that this engine has not heard of."""
+        ...
+
+    async def maintain(self) -> None:
+        """Retention, compaction and the like: called every so often, off the hot path; cheap when nothing is due."""
+        ...

@@ -1,0 +1,1 @@
+"""Implementations of the engine contract, one module each. An engine imports the contract files and nothing else."""

@@ -1,0 +1,68 @@
+"""Names, ids, keys, slots: what is written into logs and stores and can never change. Test vectors hold all of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import uuid
+import zlib
+from collections.abc import Callable
+from hashlib import blake2b
+
+import msgspec
+
+SLOTS = 256
+NAME = re.compile(r"[a-z][a-z0-9]*(?:[._-][a-z0-9]+)*")
+NAME_LIMIT = 100
+NAME_RULE = f"small letters and digits, parted by single '.', '-' or '_', starting with a letter, at most {NAME_LIMIT}"
+
+_json = msgspec.json.Encoder().encode
+
+
+def is_name(text: str) -> bool:
+    """Whether the text may name a service, group, topic, event type or schedule."""
+    return len(text) <= NAME_LIMIT and NAME.fullmatch(text) is not None
+
+
+def slot_of(key: str) -> int:
+    """CRC-32 (as in zlib, IEEE 802.3) of the key's UTF-8, modulo 256."""
+    return zlib.crc32(key.encode()) & 0xFF
+
+
+def key_text(values: tuple[object, ...]) -> str:
+    """A key of one field is its text; one of several is a compact JSON array of their texts."""
+    if len(values) == 1:
+        return key_part(values[0])
+    return _json([key_part(value) for value in values]).decode()
+
+
+def key_part(value: object) -> str:
+    """The text of one key field: strings as they are, integers in decimal, UUIDs in their usual form."""
+    kind = type(value)
+    if kind is str:
+        return value  # type: ignore[return-value]  # narrowed by type() for speed
+    if kind is int or kind is uuid.UUID:
+        return str(value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    raise TypeError(f"a key is text, an integer or a UUID, not {kind.__name__}")
+
+
+def new_id(now: Callable[[], float] = time.time, random: Callable[[int], bytes] = os.urandom) -> str:
+    """A UUIDv7: sorts by time of creation."""
+    milliseconds = int(now() * 1000) & 0xFFFFFFFFFFFF
+    tail = int.from_bytes(random(10), "big")
+    value = milliseconds << 80 | 0x7 << 76 | (tail >> 64 & 0xFFF) << 64 | 0x2 << 62 | tail & 0x3FFFFFFFFFFFFFFF
+    return _dashed(f"{value:032x}")
+
+
+def derived_id(*parts: str) -> str:
+    """A UUIDv8 that is the same for the same parts: ids of events that a handler publishes."""
+    digest = blake2b("\x00".join(parts).encode(), digest_size=16).digest()
+    value = int.from_bytes(digest, "big") & ~(0xF << 76) & ~(0x3 << 62) | 0x8 << 76 | 0x2 << 62
+    return _dashed(f"{value:032x}")
+
+
+def _dashed(text: str) -> str:
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -1,0 +1,265 @@
+"""The outbox: events that a transaction publishes, and the relay that moves them to the engine in commit order.
+
+One process of a service relays at a time: whoever owns the relay's position row, under its fence. A crash between an
+append and the removal of its rows appends them again with the same numbers, which every group drops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from evenflow.clock import Clock, Signal
+from evenflow.engine import Engine, Outcome, Partition
+from evenflow.envelope import Envelope, unpack
+from evenflow.errors import EngineUnavailable, FenceLost, OutboxFull, StoreUnavailable
+from evenflow.registry import Registry
+from evenflow.ids import slot_of
+from evenflow.position import Owned, guard
+from evenflow.registry import SIZE_LIMIT, Registry
+from evenflow.store import Session, Store
+
+RELAY_GROUP = "evenflow.relay"
+RELAY_PARTITION = Partition("", 0, 0)
+RELAY_ROWS = 50
+DUE_EVENTS = 500
+LIMIT_EVENTS = 1_000_000
+LIMIT_BYTES = 1 << 30
+POLL = 0.5
+"""Seconds between looks at an outbox whose relay is another process's."""
+
+
+class Outbox:
+    """The outbox of one service's store in this process: what its transactions publish through."""
+
+    def __init__(
+        self,
+        source: str,
+        store: Store,
+        ready: Callable[[str], Awaitable[Engine]],
+        registry: Registry,
+        clock: Clock,
+        *,
+        limit_events: int = LIMIT_EVENTS,
+        limit_bytes: int = LIMIT_BYTES,
+        event_limit: int = SIZE_LIMIT,
+    ) -> None:
+        self.source = source
+        self.store = store
+        self.registry = registry
+        self.clock = clock
+        self.event_limit = event_limit
+        self.producer = ""
+        self.full = False
+        self.moved = 0
+        self.owned: Owned | None = None
+        self.trouble = ""
+        self._ready = ready
+        self._limits = (limit_events, limit_bytes)
+        self._mine: dict[int, tuple[str, frozenset[int]]] = {}
+        self._joined: list[tuple[int, str, frozenset[int]]] = []
+        self._removed = Signal()
+        self._work = Signal()
+        self._spread = 0
+
+    # -- what a unit of work asks -----------------------------------------------------------------------------------
+
+    def fields(self, event: Any, id_: str, because: Envelope | None) -> tuple[str, tuple[Any, ...]]:
+        """The topic and the fields of an envelope but for producer and number; see `Envelope` for their order."""
+        spec, key, slot, data, content_type = self.registry.encode(event, self.event_limit)
+        if because is None:
+            correlation, causation, headers = id_, "", None
+        else:
+            correlation, causation, headers = because.correlation or because.id, because.id, _trace(because.headers)
+        return spec.topic.name, (
+            id_,
+            self.source,
+            spec.type,
+            spec.version,
+            key,
+            slot if key is not None else slot_of(id_),
+            self.clock.now(),
+            data,
+            correlation,
+            causation,
+            content_type,
+            headers,
+        )
+
+    def added(self, rows: list[tuple[int, str, frozenset[int]]], *, joined: bool) -> None:
+        """These rows have been committed, or (joined) will be when the user commits."""
+        if not joined:
+            for row, topic, slots in rows:
+                self._mine[row] = (topic, slots)
+        self._work.set()
+
+    async def wait_for_space(self, seconds: float) -> None:
+        """Wait while the outbox is full; raises `OutboxFull` after so long."""
+        deadline = self.clock.monotonic() + seconds
+        while self.full:
+            left = deadline - self.clock.monotonic()
+            if left <= 0:
+                raise OutboxFull(
+                    f"the outbox of {self.source!r} is full: its events cannot be moved to the engine ({self.trouble})",
+                    remedy="mend the engine; what is in the outbox goes out by itself then",
+                )
+            self._removed.clear()
+            await self.clock.wait(self._removed, min(left, POLL))
+            await self.measure()
+
+    async def wait_for_slot(self, topic: str, slot: int) -> None:
+        """Wait until what this process has committed for this slot is in the engine: a direct publish comes after."""
+        while self._mine and any(topic == t and slot in slots for t, slots in self._mine.values()):
+            self._removed.clear()
+            await self.clock.wait(self._removed, POLL)
+            if self.owned is None:
+                await self.measure()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing of this process is on its way."""
+        return not self._mine and not self._work.is_set()
+
+    async def measure(self) -> None:
+        """See how full it is, and what another process's relay has moved meanwhile."""
+        ((events, size, _oldest, first),) = await self.store.read(self.store.sql["outbox_size"])
+        self.full = events >= self._limits[0] or size >= self._limits[1]
+        if not events:
+            self._mine.clear()
+        for row in [row for row in self._mine if row < first]:
+            del self._mine[row]
+        self._removed.set()
+
+    # -- the relay --------------------------------------------------------------------------------------------------
+
+    def nudge(self) -> None:
+        """The relay looks again at once."""
+        self._work.set()
+
+    async def relay(self, stopping: Signal) -> None:
+        """Move what is committed, as long as this process owns the relay. Returns when told to stop."""
+        while not stopping.is_set():
+            wait = POLL
+            if self.owned is not None:
+                try:
+                    if await self.step():
+                        continue
+                    wait = await self.next_due()
+                    self.trouble = ""
+                except FenceLost:
+                    self.owned = None
+                except (EngineUnavailable, StoreUnavailable) as error:
+                    self.trouble = error.message
+                    await self._measure_quietly()
+                    await self.clock.wait(stopping, POLL)
+                    continue
+            self.store.changed.clear()
+            self._work.clear()
+            if self.owned is not None and await self._anything():
+                continue
+            await self._wait(min(wait, POLL))
+
+    async def _wait(self, seconds: float) -> None:
+        """Until this process has committed events, another has changed the store, or the time is over."""
+        changed, work = self.store.changed.waiter(), self._work
+        changed.add_done_callback(lambda future: None if future.cancelled() else work.set())
+        try:
+            await self.clock.wait(work, seconds)
+        finally:
+            changed.cancel()
+
+    async def _anything(self) -> bool:
+        return bool(await self.store.read(self.store.sql["outbox_next"], (1,)))
+
+    async def _measure_quietly(self) -> None:
+        try:
+            await self.measure()
+        except StoreUnavailable as error:
+            self.trouble = error.message
+
+    async def next_due(self) -> float:
+        """Seconds until the next event is due."""
+        rows = await self.store.read(self.store.sql["due_next"])
+        due = rows[0][0]
+        return POLL if due is None else max(0.0, due - self.clock.now())
+
+    async def step(self) -> bool:
+        """Queue what is due and move one round of rows to the engine; whether there may be more."""
+        owned = self.owned
+        assert owned is not None
+        due = await self._queue_due(owned)
+        rows = await self.store.read(self.store.sql["outbox_next"], (RELAY_ROWS,))
+        if not rows:
+            return due > 0
+        stored_to = 0
+        position = 0
+        while position < len(rows):
+            topic = rows[position][1]
+            end = position + 1
+            while end < len(rows) and rows[end][1] == topic:
+                end += 1
+            envelopes = [envelope for row in rows[position:end] for envelope in unpack(row[3])]
+            await self._append(topic, envelopes)
+            self.moved += len(envelopes)
+            stored_to = rows[end - 1][0]
+            position = end
+        await self._remove(owned, stored_to)
+        return True
+
+    async def _append(self, topic: str, envelopes: list[Envelope]) -> None:
+        """Append all, in order per slot; what is refused or unknown is appended again, with the same numbers."""
+        while envelopes:
+            outcomes = await (await self._ready(topic)).append(topic, envelopes)
+            left = [e for e, outcome in zip(envelopes, outcomes, strict=True) if outcome is not Outcome.STORED]
+            if len(left) == len(envelopes):
+                raise EngineUnavailable(f"the engine does not take events of topic {topic!r}")
+            envelopes = left
+
+    async def _remove(self, owned: Owned, to: int) -> None:
+        sql = self.store.sql
+
+        async def work(session: Session) -> None:
+            await _guarded(session, sql["position_guard"], owned)
+            await session.execute(sql["outbox_remove"], (to,))
+
+        await self.store.transact(work)
+        for row in [row for row in self._mine if row <= to]:
+            del self._mine[row]
+        if self.full:
+            await self.measure()
+        self._removed.set()
+
+    async def _queue_due(self, owned: Owned) -> int:
+        """Events that are due now take their number and their place in the outbox."""
+        from evenflow.unit_of_work import UnitOfWork
+
+        rows = await self.store.read(self.store.sql["due_ready"], (self.clock.now(), DUE_EVENTS))
+        if not rows:
+            return 0
+        unit = UnitOfWork(self)
+        unit.guards.append(guard(self.store.sql["position_guard"], owned))
+        session = await unit.begin()
+        try:
+            for id_, topic, packed in rows:
+                if await session.execute(self.store.sql["due_remove"], (id_,)):
+                    (e,) = unpack(packed)
+                    unit.published.append((topic, (
+                        e.id, e.source, e.type, e.version, e.key, e.slot, e.time, e.data,
+                        e.correlation, e.causation, e.content_type, e.headers,
+                    )))  # fmt: skip
+            await unit.commit()
+        except BaseException:
+            await unit.rollback()
+            raise
+        return len(rows)
+
+
+def _trace(headers: dict[str, str] | None) -> dict[str, str] | None:
+    """The trace context, which an event passes on to those that it causes."""
+    return None if headers is None else {name: headers[name] for name in ("traceparent", "tracestate") if name in headers}
+
+
+async def _guarded(session: Session, sql: str, owned: Owned) -> None:
+    statement, args = guard(sql, owned)
+    if await session.execute(statement, args) != 1:
+        raise FenceLost("another process relays this outbox now")

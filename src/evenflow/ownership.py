@@ -1,0 +1,225 @@
+"""Ownership: which process works on which partition of a group. Leases stand in the store, beside the positions.
+
+No lease is compared with another process's clock. A contender watches whether the owner's heartbeat counter moves, on
+its own monotonic clock; a process that is gone from the same machine is free at once. A claim raises the fence, so a
+late owner's next transaction writes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from evenflow.clock import Clock
+from evenflow.engine import Engine, Log, Partition
+from evenflow.errors import GroupStopped, Refused
+from evenflow.position import NO_MARKS, NONE_SETTLED, Owned, claimed, decode_marks, encode_marks, merge
+from evenflow.store import Process, Session, Store
+
+
+# -- pure decisions -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one process does about one group now."""
+
+    take: tuple[Partition, ...]
+    give: tuple[Partition, ...]
+
+
+def share_out(owners: Mapping[Partition, str | None], me: str, live: Sequence[str]) -> Share:
+    """Divide partitions evenly among live processes, moving as few as can be.
+
+    `owners` holds every partition in order, with its owner or None. Everybody may have the floor of the even share,
+    and as many as do not divide evenly one more. Who has too much gives; who has too little takes what is free.
+    """
+    ranked = sorted(live)
+    floor, extra = divmod(len(owners), len(ranked))
+    held = {process: [p for p, owner in owners.items() if owner == process] for process in ranked}
+    free = [p for p, owner in owners.items() if owner not in held]
+    above = sum(1 for each in ranked if len(held[each]) > floor)
+    mine = held[me]
+    if len(mine) > floor + 1 or (len(mine) > floor and above > extra and _highest(held, floor, extra, me)):
+        keep = floor + 1 if above <= extra else floor
+        return Share((), tuple(mine[keep:]))
+    wanted = floor + (1 if len(mine) >= floor and above < extra else 0)
+    missing = max(0, wanted - len(mine))
+    rank = ranked.index(me)
+    start = rank * len(free) // len(ranked)
+    turned = free[start:] + free[:start]  # contenders begin at different places, and seldom meet
+    return Share(tuple(turned[:missing]), ())
+
+
+def _highest(held: Mapping[str, list[Partition]], floor: int, extra: int, me: str) -> bool:
+    """Whether this process is not among those that may keep one more."""
+    over = sorted((process for process, parts in held.items() if len(parts) > floor), key=lambda p: (-len(held[p]), p))
+    return me not in over[:extra]
+
+
+class Liveness:
+    """Which processes are alive, as far as this one can tell."""
+
+    def __init__(self, me: Process, clock: Clock, lease: float) -> None:
+        self._me = me
+        self._clock = clock
+        self._lease = lease
+        self._seen: dict[str, tuple[int, float]] = {}
+
+    def alive(self, process: Process) -> bool:
+        """False when it is gone from this machine, or its counter has not moved for the lease time."""
+        if process.id == self._me.id:
+            return True
+        if process.boot == self._me.boot and process_start(process.pid) != process.started:
+            return False
+        now = self._clock.monotonic()
+        beat, since = self._seen.get(process.id, (-1, now))
+        if beat != process.beat:
+            self._seen[process.id] = (process.beat, now)
+            return True
+        return now - since < self._lease
+
+
+def boot_id() -> str:
+    """The name of this boot of this machine; empty where the system has none, and pids then say nothing."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def process_start(pid: int) -> int:
+    """When the process was started, in kernel ticks since the boot; -1 when it is gone, 0 where nobody knows."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return -1 if Path("/proc/self/stat").exists() else 0
+    except OSError:
+        return 0
+    return -1 if fields[0] == "Z" else int(fields[19])
+
+
+def this_process(id_: str, groups: tuple[str, ...]) -> Process:
+    """The heartbeat row of this process."""
+    pid = os.getpid()
+    return Process(id_, pid, boot_id(), process_start(pid), groups, 0)
+
+
+# -- groups and their positions ---------------------------------------------------------------------------------------
+
+
+async def create_group(
+    group: str, topic: Log, engine: Engine, store: Store, clock: Clock, *, start: str | None, where: str
+) -> None:
+    """Make a group's first positions, all partitions in one transaction, unless it is there already.
+
+    Raises `Refused` when the topic holds events and nobody has said where the group begins.
+    """
+    known = await store.read(store.sql["group_list"])
+    if any(row[0] == group and row[1] == topic.topic for row in known):
+        return
+    holds = False
+    for generation in topic.generations:
+        for partition in topic.partitions(generation.number):
+            bounds = await engine.bounds(partition)
+            holds = holds or bounds.high > bounds.low
+    if holds and start is None:
+        raise Refused(
+            f"the group {group!r} is new, and the topic {topic.topic!r} holds events already",
+            remedy=f'say where it begins: start="beginning" or start="end" in its decorator ({where})',
+        )
+    if holds and start == "end":
+        first = topic.generations[-1].number
+        positions = {p: (await engine.bounds(p)).high for p in topic.partitions(first)}
+    else:
+        first = topic.generations[0].number
+        positions = {p: (await engine.bounds(p)).low for p in topic.partitions(first)}
+
+    async def work(session: Session) -> None:
+        if await session.execute(store.sql["group_create"], (group, topic.topic, topic.incarnation, clock.now())):
+            for (name, generation, number), offset in positions.items():
+                args = (group, name, topic.incarnation, generation, number, offset, NO_MARKS, NONE_SETTLED)
+                await session.execute(store.sql["position_create"], args)
+
+    await store.transact(work)
+
+
+async def check_belongs(group: str, topic: Log, engine: Engine, store: Store, service: str) -> None:
+    """Raise `GroupStopped` where log, store and position do not belong together."""
+    for name, known, incarnation, _state, _reason in await store.read(store.sql["group_list"]):
+        if (name, known) == (group, topic.topic) and incarnation != topic.incarnation:
+            raise GroupStopped(
+                f"the log of topic {topic.topic!r} is not the one that {group!r} has read: it was made anew, or replaced",
+                remedy=f"evenflow groups seek {group} --to beginning (or --to end), once you know what became of it",
+            )
+    told = await engine.recall(group)
+    if told is None:
+        return
+    remedy = f"evenflow store adopt {service}, if this is the store that you want to go on with"
+    if told.store and told.store != store.id:
+        raise GroupStopped(f"the store of {service!r} is not the one that {group!r} has used before", remedy=remedy)
+    rows = await store.read(store.sql["position_list"], (group,))
+    for name, log_id, generation, number, next_, *_ in rows:
+        if log_id == topic.incarnation and told.positions.get(Partition(name, generation, number), 0) > next_:
+            raise GroupStopped(
+                f"the store of {service!r} stands behind what {group!r} has done: it was restored from a backup",
+                remedy=remedy,
+            )
+
+
+async def claim(
+    group: str, partition: Partition, log: Log, fence: int, me: str, store: Store, engine: Engine
+) -> Owned | None:
+    """Take a partition: raise its fence, and read where it stands. None when another was quicker.
+
+    Raises `GroupStopped` when the last event that the position covers is not the one in the log.
+    """
+    topic, generation, number = partition
+    args = (group, topic, log.incarnation, generation, number, fence, me)
+    rows = await store.transact(lambda session: session.fetch(store.sql["position_claim"], args))
+    if not rows:
+        return None
+    count = next((each.partitions for each in log.generations if each.number == generation), 1)
+    owned = claimed(group, partition, count, log.incarnation, rows[0])
+    bounds = await engine.bounds(partition)
+    before = await engine.read(partition, owned.next - 1) if owned.next > 0 else None
+    moved = before is not None and before[0] == owned.next - 1 and owned.last_id not in (None, before[1].id)
+    if owned.next > bounds.high or moved:
+        raise GroupStopped(
+            f"partition {number} of {topic!r} does not hold what {group!r} has read of it: the log was replaced or cut",
+            remedy=f"evenflow groups seek {group} --to beginning (or --to end), once you know what became of it",
+        )
+    return owned
+
+
+async def next_generation(group: str, log: Log, engine: Engine, store: Store) -> bool:
+    """When a group has read all of a generation that is followed by another, let it begin the next."""
+    rows = await store.read(store.sql["position_list"], (group,))
+    ours = [row for row in rows if row[0] == log.topic and row[1] == log.incarnation]
+    if not ours:
+        return False
+    current = max(row[2] for row in ours)
+    later = [each for each in log.generations if each.number > current]
+    if not later:
+        return False
+    for row in ours:
+        if row[2] == current and row[4] < (await engine.bounds(Partition(log.topic, current, row[3]))).high:
+            return False
+    target = later[0]
+    lows = {p.number: (await engine.bounds(p)).low for p in log.partitions(target.number)}
+
+    async def work(session: Session) -> None:
+        key = (group, log.topic, log.incarnation, current)
+        read = await session.fetch(store.sql["position_marks"], key)
+        marks = [decode_marks(row[2]) for row in read]
+        await session.execute(store.sql["position_retire"], key)
+        for number, low in lows.items():
+            slots = frozenset(slot for slot in range(256) if slot % target.partitions == number)
+            part = encode_marks(merge(marks, slots))
+            args = (group, log.topic, log.incarnation, target.number, number, low, part, NONE_SETTLED)
+            await session.execute(store.sql["position_create"], args)
+
+    await store.transact(work)
+    return True

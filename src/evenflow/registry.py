@@ -1,0 +1,217 @@
+"""The event types that one App knows: from an event to bytes at publish, from an envelope to an event at handling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from operator import attrgetter
+from types import MappingProxyType
+from typing import Any
+from zlib import crc32
+
+import msgspec
+
+from evenflow.checks import zone_test
+from evenflow.codec import Codec, Reader
+from evenflow.codecs.json import NO_ZONE, JsonCodec
+from evenflow.codecs.msgpack import MsgpackCodec
+from evenflow.envelope import Envelope
+from evenflow.errors import DecodeError, DefinitionError, EventInvalid, EventTooLarge, NewerVersion, PublishError
+from evenflow.event import KEY_LIMIT, EventSpec, spec_of
+from evenflow.fidelity import TOO_DEEP
+
+SIZE_LIMIT = 1024 * 1024  # bytes of one event
+
+Encoded = tuple[EventSpec, str | None, int, bytes, str]
+"""(spec, key, slot, data, content type). The slot of an event without a key is -1: the caller spreads them."""
+
+_Encode = Callable[[Any, int], Encoded]
+
+
+class Registry:
+    """Event classes by wire type. One wire type means one class here; another App may mean another."""
+
+    def __init__(self, classes: Iterable[type] = (), codecs: Iterable[Codec] = ()) -> None:
+        known: list[Codec] = [JsonCodec(), MsgpackCodec(), *codecs]
+        self._codecs = {each.name: each for each in known}
+        self._contents = {each.content_type: each for each in self._codecs.values()}
+        self._by_type: dict[str, Binding] = {}
+        self._encoders: dict[type, _Encode] = {}
+        self.by_type = MappingProxyType(self._by_type)
+        for cls in classes:
+            self.add(cls)
+
+    def add(self, cls: type) -> Binding:
+        """Make a class known; again is no harm. Raises `DefinitionError` for a wrong class or a type taken."""
+        spec = spec_of(cls)
+        known = self._by_type.get(spec.type)
+        if known is not None and known.spec.cls is cls:
+            return known
+        if known is not None:
+            raise DefinitionError(
+                f"{cls.__qualname__} is of type {spec.type!r}, and so is "
+                f"{known.spec.cls.__qualname__} ({known.spec.where})",
+                where=spec.where,
+                remedy="give one of them another type, or use one class in all services of this app",
+            )
+        codec = self._codecs.get(spec.topic.codec)
+        if codec is None:
+            raise DefinitionError(
+                f"{cls.__qualname__} is published to {spec.topic.name!r}, "
+                f"whose codec {spec.topic.codec!r} is not known",
+                where=spec.where,
+                remedy=f"use one of {', '.join(sorted(self._codecs))}, or give the codec to the App",
+            )
+        binding = self._by_type[spec.type] = Binding(spec, codec, self._contents)
+        self._encoders[cls] = _encoder(spec, codec)
+        return binding
+
+    def encode(self, event: Any, limit: int = SIZE_LIMIT) -> Encoded:
+        """The event as bytes. Raises `EventInvalid` or `EventTooLarge`, naming class and field.
+
+        An event of a class that is not known yet is added (so it may raise `DefinitionError`, once).
+        """
+        encode = self._encoders.get(type(event))
+        if encode is None:
+            self.add(type(event))
+            encode = self._encoders[type(event)]
+        return encode(event, limit)
+
+
+class Binding:
+    """One event class and how it is read.
+
+    reader        (topic, headers, data) to an event, for the class's own version in the content type of its topic
+    content_type  of the topic's codec
+    """
+
+    __slots__ = ("_codec", "_contents", "_convert", "_readers", "content_type", "reader", "spec", "version")
+
+    def __init__(self, spec: EventSpec, codec: Codec, contents: dict[str, Codec]) -> None:
+        self.spec = spec
+        self.version = spec.version
+        self.content_type = codec.content_type
+        self.reader: Reader = codec.reader(spec)
+        self._codec = codec
+        self._convert = _converter(spec)
+        self._contents = contents
+        self._readers: dict[str, Reader] = {codec.name: self.reader}
+
+    def read(self, envelope: Envelope, topic: str) -> Any:
+        """The event. Raises `NewerVersion`, or `DecodeError` for bytes that are not this event."""
+        try:
+            if envelope.version == self.version and envelope.content_type == self.content_type:
+                return self.reader(topic, envelope.headers, envelope.data)
+            return self._read_other(envelope, topic)
+        except (DecodeError, MemoryError):
+            raise
+        except Exception as error:
+            raise DecodeError(self.spec.type, _reason(error)) from error
+
+    def _read_other(self, envelope: Envelope, topic: str) -> Any:
+        """Another content type than the topic's, or an older version."""
+        if envelope.version > self.version:
+            raise NewerVersion(self.spec.type, envelope.version, self.version)
+        codec = self._codec_of(envelope.content_type)
+        if envelope.version < self.version:
+            content = self._upcast(codec.loads(topic, envelope.headers, envelope.data), envelope.version)
+            return self._convert(content)
+        reader = self._readers.get(codec.name)
+        if reader is None:
+            reader = self._readers[codec.name] = codec.reader(self.spec)
+        return reader(topic, envelope.headers, envelope.data)
+
+    def _codec_of(self, content_type: str) -> Codec:
+        media = content_type.partition(";")[0].strip().lower()
+        if not media:
+            return self._codec
+        codec = self._contents.get(media) or self._contents.get("application/json" if media.endswith("+json") else "")
+        if codec is None:
+            raise DecodeError(self.spec.type, f"its content type {content_type!r} is not known")
+        return codec
+
+    def _upcast(self, content: Any, version: int) -> dict[str, Any]:
+        """The plain content of an older version, brought to the present one step by step."""
+        for step in range(version, self.version):
+            if not isinstance(content, dict):
+                raise DecodeError(self.spec.type, f"version {step} of it is {type(content).__name__}, not an object")
+            upcaster = self.spec.upcasters.get(step)
+            if upcaster is None:
+                raise DecodeError(self.spec.type, f"it has version {version}, and there is no upcaster from {step}")
+            try:
+                content = upcaster(content)
+            except Exception as error:
+                raise DecodeError(self.spec.type, f"its upcaster from version {step} raised {error!r}") from error
+        if not isinstance(content, dict):
+            raise DecodeError(self.spec.type, f"its upcaster to version {self.version} returned no dict")
+        return content
+
+
+def _converter(spec: EventSpec) -> Callable[[dict[str, Any]], Any]:
+    """A function from plain content of the present version to an event."""
+    zoned = zone_test(spec.cls)
+
+    def convert(content: dict[str, Any]) -> Any:
+        if spec.kind == "pydantic":
+            event: Any = spec.cls.model_validate_json(msgspec.json.encode(content))  # type: ignore[attr-defined]
+        else:
+            event = msgspec.convert(content, spec.cls, str_keys=True)
+        if zoned is not None and not zoned(event):
+            raise ValueError(NO_ZONE)
+        return event
+
+    return convert
+
+
+def _reason(error: Exception) -> str:
+    return "it is nested too deep" if isinstance(error, RecursionError) else f"{error}" or repr(error)
+
+
+def _encoder(spec: EventSpec, codec: Codec) -> _Encode:
+    """The hot path of publishing, for one class."""
+    write, content_type = codec.writer(spec), codec.content_type
+    key_of, check = spec.key_of, spec.check or _accept
+    field = attrgetter(spec.key[0]) if len(spec.key) == 1 else key_of
+
+    def encode(event: Any, limit: int) -> Encoded:
+        try:
+            check(event)
+            data = write(event)
+            if len(data) > limit:
+                raise _too_large(spec, len(data), limit)
+            key = field(event)
+            if type(key) is not str:
+                key = key_of(event)
+                if key is None:
+                    return spec, None, -1, data, content_type
+            text = key.encode()
+            if not 0 < len(text) <= KEY_LIMIT or "\x00" in key:
+                key_of(event)  # raises
+        except Exception as error:
+            refusal = _refusal(spec, error)
+            raise refusal from (None if refusal is error else error)
+        return spec, key, crc32(text) & 0xFF, data, content_type
+
+    return encode
+
+
+def _accept(_event: Any) -> None:
+    pass
+
+
+def _refusal(spec: EventSpec, error: Exception) -> PublishError:
+    if isinstance(error, PublishError):
+        return error
+    name = spec.cls.__qualname__
+    if isinstance(error, RecursionError):
+        return EventTooLarge(f"{name} cannot be published: it {TOO_DEEP}", remedy="flatten it, or send a reference")
+    return EventInvalid(
+        f"{name} cannot be published: {error}",
+        remedy="give its fields values of their types, and only what JSON can hold",
+    )
+
+
+def _too_large(spec: EventSpec, size: int, limit: int) -> EventTooLarge:
+    return EventTooLarge(
+        f"{spec.cls.__qualname__} cannot be published: it has {size:,} bytes, {limit:,} are allowed",
+        remedy="keep the large part elsewhere and send a reference, or raise the limit",
+    )

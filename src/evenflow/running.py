@@ -1,0 +1,270 @@
+"""An app that is open in this process: its engines, stores, services and providers, as settings place them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from evenflow.batch import BatchLoop
+from evenflow.chunk import ChunkLoop
+from evenflow.clock import Clock, Signal
+from evenflow.engine import Engine
+from evenflow.errors import DefinitionError, EngineUnavailable, EvenflowError, Refused
+from evenflow.group import GroupLoop, Work
+from evenflow.handler import HandlerSpec, Kind, caller
+from evenflow.ids import new_id
+from evenflow.migrations import load_migrations
+from evenflow.outbox import Outbox
+from evenflow.places import make_engine, make_store
+from evenflow.provide import Providers
+from evenflow.publish import Publisher
+from evenflow.registry import Registry
+from evenflow.report import Promise, promise_of
+from evenflow.runtime import ServiceRuntime
+from evenflow.settings import Settings
+from evenflow.store import Store
+from evenflow.topic import Topic
+from evenflow.waiting import LaneLoop
+
+if TYPE_CHECKING:
+    from evenflow.app import App
+
+log = logging.getLogger("evenflow")
+
+MAINTAIN = 5.0
+_LOOPS: dict[Kind, type[GroupLoop]] = {Kind.CHUNK: ChunkLoop, Kind.BATCH: BatchLoop, Kind.LANES: LaneLoop}
+
+
+class Running:
+    """Opens what an app needs, and closes it again. `handle` names the services whose groups are run here."""
+
+    def __init__(
+        self,
+        app: App,
+        settings: Settings,
+        clock: Clock,
+        *,
+        handle: Collection[str] = (),
+        join: bool = True,
+        overrides: Mapping[Any, object] | None = None,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self.app = app
+        self.settings = settings
+        self.clock = clock
+        self.overrides = dict(overrides or {})
+        self.promises: list[Promise] = []
+        self.stores: dict[str, Store] = {}
+        self.outboxes: dict[str, Outbox] = {}
+        self.runtimes: dict[str, ServiceRuntime] = {}
+        self.engines: dict[str, Engine] = {}
+        self.publisher: Publisher
+        self._random = random
+        self._handle = set(handle)
+        self._join = join
+        self._ready: dict[str, Engine] = {}
+        self._readying: dict[str, asyncio.Task[Engine]] = {}
+        self._stack = AsyncExitStack()
+        self._stopping = Signal()
+        self._upkeep: asyncio.Task[None] | None = None
+        self.clean = True
+        self.registry = Registry((), app.codecs)
+        self.specs = {service.name: [self._placed(spec) for spec in service.handlers()] for service in app.services}
+        self.topics: dict[str, Topic] = {}
+        for cls in app.event_classes():
+            self.know(cls)
+
+    def _placed(self, spec: HandlerSpec) -> HandlerSpec:
+        topics = tuple(self._physical(topic) for topic in spec.topics)
+        return replace(spec, group=self.settings.group_name(spec.group), topics=topics)
+
+    def _physical(self, topic: Topic) -> Topic:
+        name = self.settings.topic_name(topic.name)
+        return topic if name == topic.name else replace(topic, name=name)
+
+    def know(self, cls: type) -> None:
+        """Make an event class known, and its topic."""
+        topic = self.registry.add(cls).spec.topic
+        known = self.topics.get(topic.name)
+        if known is not None and known != topic and known.owned and topic.owned:
+            raise DefinitionError(
+                f"the topic {topic.name!r} is declared twice with different facts", remedy="declare it once, and import it"
+            )
+        if known is None or topic.owned:
+            self.topics[topic.name] = topic
+
+    # -- opening and closing ----------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Open everything, or nothing. Raises `Refused`, `DefinitionError`, `SettingsError` with the remedy."""
+        try:
+            await self._open()
+        except BaseException:
+            await self.close(seconds=0.0)
+            raise
+
+    async def _open(self) -> None:
+        for line in self.settings.check_names([s.name for s in self.app.services], self.topics):
+            log.warning("settings: %s", line)
+        await self._engine(self.settings.engine)
+        for service in self.app.services:
+            if self._join and self._handle and service.name not in self._handle:
+                continue
+            store = make_store(self.settings.store_url(service.name), service.name, self.clock)
+            self._refuse_mixed(service.name, store)
+            await store.open()
+            self.stores[service.name] = store
+            if service.migrations is not None:
+                await store.migrate(load_migrations(service.migrations, service.name))
+            self.outboxes[service.name] = await self._outbox(service.name, store)
+        self.publisher = Publisher(
+            self.app.name, self.registry, self.ready, list(self.outboxes.values()), self.clock,
+            event_limit=self.settings.max_event_bytes,
+        )  # fmt: skip
+        if not self._join:
+            return
+        values = await self._provide()
+        for name, store in self.stores.items():
+            await self._start(name, store, values)
+        self._upkeep = asyncio.create_task(self._maintain())
+
+    async def _outbox(self, name: str, store: Store) -> Outbox:
+        outbox = Outbox(
+            name, store, self.ready, self.registry, self.clock,
+            limit_events=self.settings.outbox_events, limit_bytes=self.settings.outbox_bytes,
+            event_limit=self.settings.max_event_bytes,
+        )  # fmt: skip
+        outbox.producer = (await store.read(store.sql["store_producer"]))[0][0]
+        await outbox.measure()
+        return outbox
+
+    def _refuse_mixed(self, service: str, store: Store) -> None:
+        engine = next(iter(self.engines.values()))
+        if engine.capabilities.durable is store.capabilities.durable:
+            return
+        lasting, other = (engine.name, f"the store of {service!r}") if engine.capabilities.durable else (
+            f"the store of {service!r}", f"the {engine.name} engine",
+        )  # fmt: skip
+        raise Refused(
+            f"{lasting} outlives this process and {other} does not: the one would remember what the other has forgotten",
+            remedy="keep both in files, or both in memory (engine memory: with store sqlite::memory:)",
+        )
+
+    async def _provide(self) -> dict[Any, Any]:
+        opened: dict[Any, Any] = dict(self.overrides)
+        if self.app.lifespan is not None:
+            await self._stack.enter_async_context(self.app.lifespan(self.app))
+        for name in sorted(self._handle):
+            for spec in self.specs[name]:
+                for _, wanted in spec.dependencies:
+                    self.app.providers.check(wanted, spec.where, opened)
+                    await self.app.providers.resolve(wanted, opened, self._stack)
+        return opened
+
+    async def _start(self, name: str, store: Store, values: dict[Any, Any]) -> None:
+        loops: list[GroupLoop] = []
+        for spec in self.specs[name] if name in self._handle else ():
+            engines = [await self.ready(topic.name) for topic in spec.topics]
+            if any(engine is not engines[0] for engine in engines):
+                raise Refused(
+                    f"the group {spec.group!r} reads topics of two engines",
+                    remedy="give each topic a handler of its own, or place them on one engine",
+                )
+            loops.append(_LOOPS[spec.kind](self._work(spec, name, engines[0], store, values)))
+            self.promises.append(promise_of(spec, engines[0], store))
+        runtime = ServiceRuntime(
+            name, store, self.outboxes[name], loops, self.ready, self.clock,
+            process=new_id(self.clock.now, self._random), lease=self.settings.lease,
+        )  # fmt: skip
+        self.runtimes[name] = runtime
+        await runtime.start()
+
+    def _work(self, spec: HandlerSpec, name: str, engine: Engine, store: Store, values: dict[Any, Any]) -> Work:
+        dependencies = {parameter: values[wanted] for parameter, wanted in spec.dependencies}
+        registry = Registry(spec.events, self.app.codecs)
+        return Work(
+            spec=spec,
+            call=caller(spec, dependencies),
+            bindings=dict(registry.by_type),
+            engine=engine,
+            store=store,
+            outbox=self.outboxes[name],
+            clock=self.clock,
+            compacted=frozenset(topic.name for topic in spec.topics if self.topics.get(topic.name, topic).compacted),
+            around_event=self.app.around("event"),
+            around_chunk=self.app.around("chunk"),
+        )
+
+    async def close(self, seconds: float | None = None) -> bool:
+        """Finish or give back what is in flight, and close everything; False when it took too long."""
+        clean = True
+        self._stopping.set()
+        limit = self.settings.drain if seconds is None else seconds
+        for runtime in self.runtimes.values():
+            clean = await self._quietly(runtime.stop(limit), clean) and clean
+        if self._upkeep is not None:
+            await self._upkeep
+        await self._quietly(self._stack.aclose(), None)
+        for store in self.stores.values():
+            await self._quietly(store.close(), None)
+        for engine in self.engines.values():
+            await self._quietly(engine.close(), None)
+        return clean
+
+    async def _quietly(self, closing: Any, default: Any) -> Any:
+        try:
+            return await closing
+        except EvenflowError as error:
+            log.warning("while closing: %s", error)
+            return default
+
+    async def _maintain(self) -> None:
+        while not await self.clock.wait(self._stopping, MAINTAIN):
+            for engine in list(self.engines.values()):
+                try:
+                    await engine.maintain()
+                except EngineUnavailable as error:
+                    log.warning("engine %s: upkeep waits: %s", engine.name, error.message)
+                except Exception:
+                    log.exception("engine %s: upkeep failed", engine.name)
+
+    # -- topics -----------------------------------------------------------------------------------------------------
+
+    async def ready(self, topic: str) -> Engine:
+        """The engine of a topic, opened, with the topic declared if it is ours. Raises `EngineUnavailable`."""
+        engine = self._ready.get(topic)
+        return engine if engine is not None else await self._prepare(topic)
+
+    async def _prepare(self, topic: str) -> Engine:
+        engine = await self._engine(self.settings.engine_url(topic))
+        spec = self.topics.get(topic)
+        if spec is None:
+            found = [b.spec.topic for b in self.registry.by_type.values() if b.spec.topic.name == topic]
+            spec = next((each for each in found if each.owned), found[0] if found else None)
+        if spec is not None and (spec.owned or self._join):
+            await engine.declare(self._physical(spec))
+        elif await engine.log(self.settings.topic_name(topic)) is None:
+            raise EngineUnavailable(f"there is no topic {topic!r} on the engine, and nobody here declares it")
+        self._ready[topic] = engine
+        return engine
+
+    async def _engine(self, url: str) -> Engine:
+        engine = self.engines.get(url)
+        if engine is None:
+            engine = make_engine(url, self.clock, random=self._random)
+            await engine.open()
+            self.engines[url] = engine
+        return engine
+
+    async def idle(self) -> bool:
+        """Whether nothing is left to do now in any service that is open here."""
+        return all([await runtime.idle() for runtime in self.runtimes.values()])
+
+    def loops(self) -> Sequence[GroupLoop]:
+        """All groups that are run in this process."""
+        return [loop for runtime in self.runtimes.values() for loop in runtime.loops.values()]

@@ -1,0 +1,293 @@
+"""One service in one process: its store, its outbox with the relay, its groups, and which partitions are ours."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+
+from evenflow.clock import Clock, Signal
+from evenflow.engine import Engine, Log, Partition
+from evenflow.errors import EngineUnavailable, GroupStopped, StoreUnavailable
+from evenflow.group import GroupLoop
+from evenflow.outbox import RELAY_GROUP, RELAY_PARTITION, Outbox
+from evenflow.ownership import (
+    Liveness,
+    check_belongs,
+    claim,
+    create_group,
+    next_generation,
+    share_out,
+    this_process,
+)
+from evenflow.position import NO_MARKS, NONE_SETTLED, claimed
+from evenflow.store import Row, Store
+
+log = logging.getLogger("evenflow")
+
+BLOCKED = 1.0
+"""Seconds that the event loop may be late before it is said."""
+
+
+class ServiceRuntime:
+    """A service that is open in this process. `handling` starts its groups."""
+
+    def __init__(
+        self,
+        name: str,
+        store: Store,
+        outbox: Outbox,
+        loops: Sequence[GroupLoop],
+        ready: Callable[[str], Awaitable[Engine]],
+        clock: Clock,
+        *,
+        process: str,
+        lease: float,
+    ) -> None:
+        self.name = name
+        self.store = store
+        self.outbox = outbox
+        self.loops = {loop.name: loop for loop in loops}
+        self._ready = ready
+        self._clock = clock
+        self._me = this_process(process, tuple(sorted({RELAY_GROUP, *self.loops})))
+        self._liveness = Liveness(self._me, clock, lease)
+        self._interval = lease / 20
+        self._stopping = Signal()
+        self._tick_now = Signal()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._loop_tasks: list[asyncio.Task[None]] = []
+        self._relay_task: asyncio.Task[None] | None = None
+        self._claimed_once = False
+        self._wishes = 0
+
+    async def start(self) -> None:
+        """Create the groups that are new, take part in sharing out, and begin to relay and handle."""
+        for loop in self.loops.values():
+            for topic in loop.spec.topics:
+                engine = await self._ready(topic.name)
+                found = await engine.log(topic.name)
+                assert found is not None
+                await create_group(
+                    loop.name, found, engine, self.store, self._clock, start=loop.spec.start, where=loop.spec.where
+                )
+            await self._check(loop)
+        row = (RELAY_GROUP, *_relay_key(), 0, NO_MARKS, NONE_SETTLED)
+        await self.store.transact(lambda session: session.execute(self.store.sql["position_create"], row))
+        await self._beat()
+        self._relay_task = asyncio.create_task(self.outbox.relay(self._stopping))
+        self._loop_tasks = [asyncio.create_task(loop.run()) for loop in self.loops.values()]
+        self._tasks = [asyncio.create_task(self._ticking()), asyncio.create_task(self._watching())]
+
+    async def stop(self, seconds: float) -> bool:
+        """Finish what is begun, hand everything back; False when that took longer than allowed."""
+        for loop in self.loops.values():
+            loop.stop()
+        clean = await self._ended(self._loop_tasks, seconds)
+        if clean and self.outbox.owned is not None:
+            clean = await self._relay_rest(seconds)
+        self._stopping.set()
+        self._tick_now.set()
+        self.outbox.nudge()
+        clean = await self._ended([*self._tasks, *([self._relay_task] if self._relay_task else [])], 5.0) and clean
+        if self.outbox.owned is not None:
+            owned, self.outbox.owned = self.outbox.owned, None
+            release = self.store.sql["position_release"]
+            await self.store.transact(lambda session: session.execute(release, owned.where))
+        await self.store.forget(self._me.id)
+        return clean
+
+    async def _relay_rest(self, seconds: float) -> bool:
+        deadline = self._clock.monotonic() + seconds
+        while not self.outbox.idle and self._clock.monotonic() < deadline and not self.outbox.trouble:
+            self.outbox.nudge()
+            await self._clock.sleep(0.01)
+        return self.outbox.idle
+
+    async def _ended(self, tasks: Sequence[asyncio.Task[None]], seconds: float) -> bool:
+        """Wait until these tasks are over; what is not by then is cancelled."""
+        late: list[asyncio.Task[None]] = []
+        timer = self._clock.call_later(seconds, lambda: late.extend(t for t in tasks if not t.done() and t.cancel()))
+        await asyncio.gather(*tasks, return_exceptions=True)
+        timer.cancel()
+        return not late
+
+    # -- sharing out ------------------------------------------------------------------------------------------------
+
+    async def _ticking(self) -> None:
+        planned = self._clock.monotonic()
+        while not self._stopping.is_set():
+            late = self._clock.monotonic() - planned
+            if late > BLOCKED:
+                busy = [loop.name for loop in self.loops.values() if loop.busy]
+                log.warning(
+                    "the event loop stood still for %.1f s (at work: %s): a handler blocks it; "
+                    "make it a plain def, which runs in a thread",
+                    late,
+                    ", ".join(busy) or "no group of this service",
+                )
+            try:
+                await self.tick()
+            except (StoreUnavailable, EngineUnavailable) as error:
+                log.warning("service %s: %s", self.name, error.message)
+            except Exception:
+                log.exception("service %s: unexpected while sharing out partitions", self.name)
+            self._tick_now.clear()
+            planned = self._clock.monotonic() + self._interval
+            await self._clock.wait(self._tick_now, self._interval)
+            planned = min(planned, self._clock.monotonic()) if self._tick_now.is_set() else planned
+
+    async def _watching(self) -> None:
+        """Look for wishes of other processes when the store has changed, at most ten times a second."""
+        while not self._stopping.is_set():
+            self.store.changed.clear()
+            if any(owned.lanes for loop in self.loops.values() for owned in loop.owned.values()):
+                await self._clock.wait(self.store.changed, self._interval)
+                for loop in self.loops.values():
+                    loop.look()
+            await self._clock.wait(self._stopping, 0.1)
+
+    async def _beat(self) -> None:
+        self._me = replace(self._me, beat=self._me.beat + 1)
+        await self.store.beat(self._me)
+
+    async def tick(self) -> None:
+        """One heartbeat, and one look at who works on what."""
+        await self._beat()
+        processes = await self.store.processes()
+        live = [process for process in processes if self._liveness.alive(process)]
+        await self._tick_relay([each.id for each in live])
+        if not self.loops:
+            return
+        states = {(row[0], row[1]): row for row in await self.store.read(self.store.sql["group_list"])}
+        for loop in self.loops.values():
+            rows = [states.get((loop.name, topic.name)) for topic in loop.spec.topics]
+            if loop.stopped and all(row is None or row[3] == "running" for row in rows):
+                loop.stopped = ""
+            if not loop.stopped and await self._check(loop):
+                await self._tick_group(loop, [each.id for each in live if loop.name in each.groups])
+
+    async def _check(self, loop: GroupLoop) -> bool:
+        """Whether log, store and positions of the group belong together; where not, it stops visibly."""
+        try:
+            for topic in loop.spec.topics:
+                engine = await self._ready(topic.name)
+                found = await engine.log(topic.name)
+                if found is None:
+                    raise GroupStopped(f"the topic {topic.name!r} is gone", remedy="declare it again, then seek")
+                if not loop.owned:
+                    await check_belongs(loop.name, found, engine, self.store, self.name)
+        except GroupStopped as error:
+            await loop._halt(error)
+            return False
+        return True
+
+    async def _tick_relay(self, live: list[str]) -> None:
+        rows = await self.store.read(self.store.sql["position_list"], (RELAY_GROUP,))
+        if not rows:
+            return
+        fence, owner = rows[0][6], rows[0][7]
+        outbox = self.outbox
+        if outbox.owned is not None and (owner != self._me.id or fence != outbox.owned.fence):
+            outbox.owned = None
+        if outbox.owned is None and (owner is None or owner == self._me.id or owner not in live):
+            args = (RELAY_GROUP, *_relay_key(), fence, self._me.id)
+            sql = self.store.sql["position_claim"]
+            found = await self.store.transact(lambda session: session.fetch(sql, args))
+            if found:
+                outbox.owned = claimed(RELAY_GROUP, RELAY_PARTITION, 1, "", found[0])
+                outbox.nudge()
+
+    async def _tick_group(self, loop: GroupLoop, live: list[str]) -> None:
+        rows = await self.store.read(self.store.sql["position_list"], (loop.name,))
+        for topic in loop.spec.topics:
+            engine = await self._ready(topic.name)
+            found = await engine.log(topic.name)
+            if found is None:
+                continue
+            ours = _current(rows, found)
+            if await next_generation(loop.name, found, engine, self.store):
+                for partition in list(loop.owned):
+                    if partition.topic == topic.name:
+                        loop.forget(partition)
+                self._tick_now.set()
+                continue
+            await self._share(loop, found, engine, ours, live)
+
+    async def _share(
+        self, loop: GroupLoop, topic: Log, engine: Engine, rows: dict[Partition, Row], live: list[str]
+    ) -> None:
+        owners: dict[Partition, str | None] = {}
+        for partition, row in rows.items():
+            owner, fence = row[7], row[6]
+            held = loop.owned.get(partition)
+            if held is not None and (owner != self._me.id or fence != held.fence):
+                loop.forget(partition)
+            mine = owner == self._me.id
+            owners[partition] = None if owner not in live or (mine and not loop.holds(partition)) else owner
+        share = share_out(owners, self._me.id, live or [self._me.id])
+        for partition in share.give:
+            loop.take_back(partition)
+        for partition in share.take:
+            try:
+                owned = await claim(
+                    loop.name, partition, topic, rows[partition][6], self._me.id, self.store, engine
+                )
+            except GroupStopped as error:
+                await loop._halt(error)
+                return
+            if owned is not None:
+                owned.lanes = await loop.parking.lanes(owned)
+                loop.give(owned)
+
+    # -- looking ----------------------------------------------------------------------------------------------------
+
+    async def idle(self) -> bool:
+        """Whether nothing is left to do now: all read, nothing in flight, nothing due, the outbox empty."""
+        now = self._clock.now()
+        if self.outbox.owned is None and self.loops:
+            return False
+        if await self.store.read(self.store.sql["outbox_next"], (1,)):
+            return False
+        due = (await self.store.read(self.store.sql["due_next"]))[0][0]
+        if due is not None and due <= now:
+            return False
+        for loop in self.loops.values():
+            if not loop.stopped and not await self._loop_idle(loop, now):
+                return False
+        return True
+
+    async def _loop_idle(self, loop: GroupLoop, now: float) -> bool:
+        if loop.busy or loop.in_flight():
+            return False
+        rows = await self.store.read(self.store.sql["position_list"], (loop.name,))
+        for topic in loop.spec.topics:
+            engine = await self._ready(topic.name)
+            found = await engine.log(topic.name)
+            if found is None:
+                continue
+            ours = _current(rows, found)
+            if not ours or next(iter(ours)).generation != found.generations[-1].number:
+                return False
+            for partition, row in ours.items():
+                if row[4] < (await engine.bounds(partition)).high:
+                    return False
+        for owned in loop.owned.values():
+            due = await loop.parking.next_due(owned) if owned.lanes else None
+            if due is not None and due <= now:
+                return False
+        return True
+
+
+def _relay_key() -> tuple[str, str, int, int]:
+    return (RELAY_PARTITION.topic, "", RELAY_PARTITION.generation, RELAY_PARTITION.number)
+
+
+def _current(rows: Sequence[Row], topic: Log) -> dict[Partition, Row]:
+    """The position rows of the generation that the group reads now."""
+    ours = [row for row in rows if row[0] == topic.topic and row[1] == topic.incarnation]
+    current = max((row[2] for row in ours), default=0)
+    return {Partition(row[0], row[2], row[3]): row for row in ours if row[2] == current}
+
+

@@ -1,0 +1,178 @@
+-- Statements of the core on SQLite. Names are the contract between the core and a dialect.
+
+-- name: position_guard
+update evenflow_position set fence = fence
+where group_name = $1 and topic = $2 and log = $3 and generation = $4 and partition = $5 and fence = $6 and next = $7
+
+-- name: position_move
+update evenflow_position set next = $7, last_id = $8, marks = $9, settled = $10, claims = 0, trying = null
+where group_name = $1 and topic = $2 and log = $3 and generation = $4 and partition = $5 and fence = $6
+
+-- name: position_try
+update evenflow_position set trying = $7
+where group_name = $1 and topic = $2 and log = $3 and generation = $4 and partition = $5 and fence = $6
+
+-- name: position_claim
+update evenflow_position set fence = fence + 1, owner = $7, claims = claims + 1
+where group_name = $1 and topic = $2 and log = $3 and generation = $4 and partition = $5 and fence = $6
+returning next, last_id, marks, settled, fence, claims, trying
+
+-- name: position_release
+update evenflow_position set owner = null, claims = 0
+where group_name = $1 and topic = $2 and log = $3 and generation = $4 and partition = $5 and fence = $6
+
+-- name: position_list
+select topic, log, generation, partition, next, last_id, fence, owner from evenflow_position
+where group_name = $1 order by topic, log, generation, partition
+
+-- name: position_marks
+select partition, next, marks from evenflow_position
+where group_name = $1 and topic = $2 and log = $3 and generation = $4 order by partition
+
+-- name: position_create
+insert into evenflow_position (group_name, topic, log, generation, partition, next, last_id, marks, settled)
+values ($1, $2, $3, $4, $5, $6, null, $7, $8)
+on conflict (group_name, topic, log, generation, partition) do nothing
+
+-- name: position_retire
+update evenflow_position set fence = fence + 1, owner = null
+where group_name = $1 and topic = $2 and log = $3 and generation = $4
+
+-- name: position_drop
+delete from evenflow_position where group_name = $1 and topic = $2
+
+-- name: position_seek
+update evenflow_position set next = $6, last_id = null, marks = $7, settled = $8, fence = fence + 1, owner = null,
+    claims = 0, trying = null
+where group_name = $1 and topic = $2 and log = $3 and generation = $4 and partition = $5
+
+-- name: group_create
+insert into evenflow_group (group_name, topic, log, created) values ($1, $2, $3, $4)
+on conflict (group_name, topic) do nothing
+
+-- name: group_list
+select group_name, topic, log, state, reason from evenflow_group order by group_name, topic
+
+-- name: group_state
+update evenflow_group set state = $3, reason = $4 where group_name = $1 and topic = $2
+
+-- name: group_log
+update evenflow_group set log = $3, state = 'running', reason = null where group_name = $1 and topic = $2
+
+-- name: parked_add
+insert into evenflow_parked
+    (group_name, topic, lane, generation, "offset", slot, partition, envelope, head, due, attempts, error, error_type,
+     first_failed, failed, parked)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14, $15)
+on conflict (group_name, topic, lane, generation, "offset") do nothing
+
+-- name: parked_lanes
+select distinct lane from evenflow_parked where group_name = $1 and topic = $2 and slot % $3 = $4
+
+-- name: parked_count
+select count(*) from evenflow_parked where group_name = $1
+
+-- name: parked_due
+select lane from evenflow_parked
+where group_name = $1 and topic = $2 and head = 1 and due <= $5 and slot % $3 = $4 order by due limit $6
+
+-- name: parked_next_due
+select min(due) from evenflow_parked
+where group_name = $1 and topic = $2 and head = 1 and due is not null and slot % $3 = $4
+
+-- name: parked_lane
+select generation, "offset", slot, partition, envelope, attempts, wish, error_type from evenflow_parked
+where group_name = $1 and topic = $2 and lane = $3 order by generation, "offset" limit $4
+
+-- name: parked_failed
+update evenflow_parked set head = 1, due = $6, attempts = $7, error = $8, error_type = $9, wish = null,
+    first_failed = coalesce(first_failed, $10), failed = $10
+where group_name = $1 and topic = $2 and lane = $3 and generation = $4 and "offset" = $5
+
+-- name: parked_attempt
+update evenflow_parked set attempts = $6
+where group_name = $1 and topic = $2 and lane = $3 and generation = $4 and "offset" = $5
+
+-- name: parked_head
+update evenflow_parked set head = 1, due = $6
+where group_name = $1 and topic = $2 and lane = $3 and generation = $4 and "offset" = $5
+
+-- name: parked_remove
+delete from evenflow_parked
+where group_name = $1 and topic = $2 and lane = $3 and generation = $4 and "offset" = $5
+
+-- name: parked_list
+select topic, lane, generation, partition, "offset", envelope, head, due, attempts, error, error_type, wish,
+    first_failed, failed, parked
+from evenflow_parked where group_name = $1 order by topic, lane, generation, "offset" limit $2
+
+-- name: parked_wish
+update evenflow_parked set wish = $3, due = $4
+where group_name = $1 and lane = $2 and head = 1 and due is null
+
+-- name: parked_unwind
+delete from evenflow_parked
+where group_name = $1 and topic = $2 and generation = $3 and partition = $4 and "offset" >= $5
+
+-- name: parked_rehead
+update evenflow_parked as p set head = 1, due = $3
+where p.group_name = $1 and p.topic = $2 and p.head = 0 and not exists (
+    select 1 from evenflow_parked as q where q.group_name = p.group_name and q.topic = p.topic and q.lane = p.lane
+    and (q.generation, q."offset") < (p.generation, p."offset"))
+
+-- name: outbox_add
+insert into evenflow_outbox (topic, count, bytes, created, body) values ($1, $2, $3, $4, $5) returning id
+
+-- name: outbox_next
+select id, topic, count, body from evenflow_outbox order by id limit $1
+
+-- name: outbox_remove
+delete from evenflow_outbox where id <= $1
+
+-- name: outbox_size
+select coalesce(sum(count), 0), coalesce(sum(bytes), 0), min(created), coalesce(min(id), 0) from evenflow_outbox
+
+-- name: outbox_last
+select coalesce((select seq from sqlite_sequence where name = 'evenflow_outbox'), 0)
+
+-- name: counter_draw
+insert into evenflow_counter (topic, slot, number) values ($1, $2, $3)
+on conflict (topic, slot) do update set number = number + excluded.number returning number
+
+-- name: due_add
+insert into evenflow_due (due, name, topic, envelope) values ($1, $2, $3, $4)
+on conflict (name) do update set due = excluded.due, topic = excluded.topic, envelope = excluded.envelope
+
+-- name: due_cancel
+delete from evenflow_due where name = $1
+
+-- name: due_ready
+select id, topic, envelope from evenflow_due where due <= $1 order by due, id limit $2
+
+-- name: due_remove
+delete from evenflow_due where id = $1
+
+-- name: due_next
+select min(due) from evenflow_due
+
+-- name: inbox_add
+insert into evenflow_inbox (group_name, replay, source, id, seen) values ($1, $2, $3, $4, $5)
+on conflict (group_name, replay, source, id) do nothing
+
+-- name: inbox_seen
+select 1 from evenflow_inbox where group_name = $1 and replay = $2 and source = $3 and id = $4
+
+-- name: inbox_prune
+delete from evenflow_inbox where seen < $1
+
+-- name: audit_add
+insert into evenflow_audit (at, who, what, subject, detail) values ($1, $2, $3, $4, $5)
+
+-- name: store_producer
+select producer from evenflow_store
+
+-- name: store_adopt
+update evenflow_store set producer = $1
+
+-- name: group_told
+select topic, log, generation, partition, next from evenflow_position where group_name = $1

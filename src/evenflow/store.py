@@ -1,0 +1,164 @@
+"""CONTRACT: what a store promises. A store is a service's own database: statements in, rows out.
+
+No driver's type appears here. Placeholders are `$1`, `$2`, … everywhere. Our own tables are `evenflow_…`; their
+statements are named blocks in the dialect's `.sql` file, so that outbox, positions and parking are written once.
+
+Python types that go in and come back (by the declared type of the column, see each store): None, bool, int (64 bits),
+float (no NaN), Decimal, str, bytes, UUID, datetime with zone, date, dict and list (as JSON).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from evenflow.clock import Signal
+
+Row = tuple[Any, ...]
+Statement = tuple[str, tuple[Any, ...]]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreCapabilities:
+    """durable: a commit that returned survives the process and, as far as the disk is honest, the machine.
+    shared: several processes may open it. writers: write transactions that can be open side by side in one process.
+    """
+
+    durable: bool
+    shared: bool
+    writers: int = 1
+
+
+class Migration(NamedTuple):
+    """One numbered `.sql` file. `owner` is "evenflow" or the service."""
+
+    owner: str
+    number: int
+    name: str
+    sql: str
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One row of the heartbeat table: a process that uses this store, and what it runs.
+
+    A contender never compares clocks: it watches whether `beat` moves, on its own monotonic clock. `boot` names the
+    boot of the machine and `started` the start of the process in kernel ticks, so that a pid that is gone on the
+    same boot, or was given to another process, frees what it held at once.
+    """
+
+    id: str
+    pid: int
+    boot: str
+    started: int
+    groups: tuple[str, ...]
+    beat: int
+
+
+class Session(Protocol):
+    """One write transaction. Nothing else of this process writes in between where the store has one writer."""
+
+    async def begin(self) -> None:
+        """Take the right to write; waits for others. Raises `StoreUnavailable`, naming who holds it if known."""
+        ...
+
+    async def run(self, statements: Sequence[Statement]) -> None:
+        """Run handed-over statements in order, without a round trip each. Raises `StatementFailed` with `index`.
+
+        What ran before the failed one is still in the transaction: roll back to a savepoint, or all.
+        """
+        ...
+
+    async def execute(self, sql: str, args: tuple[Any, ...] = ()) -> int:
+        """Run one statement now; the number of rows that it changed."""
+        ...
+
+    async def fetch(self, sql: str, args: tuple[Any, ...] = ()) -> list[Row]:
+        """Run one statement now; its rows, as named tuples."""
+        ...
+
+    async def savepoint(self) -> None:
+        """Open one more nested savepoint."""
+        ...
+
+    async def release(self) -> None:
+        """Keep what was done since the innermost savepoint."""
+        ...
+
+    async def rollback_to(self) -> None:
+        """Undo what was done since the innermost savepoint, and close it."""
+        ...
+
+    async def commit(self) -> None:
+        """Durable when it returns. Raises `StoreUnavailable`, or `StatementFailed` for a deferred constraint.
+
+        After `StoreUnavailable` the transaction may have been committed or not: read the position to know.
+        """
+        ...
+
+    async def rollback(self) -> None:
+        """Undo everything. Safe to call at any time, also after an error."""
+        ...
+
+
+class Store(Protocol):
+    """A service's own database. One object per process; all methods run on one event loop."""
+
+    name: str
+    capabilities: StoreCapabilities
+    id: str
+    """Identity of this database, made with it: a copy or a replacement is noticed by what the engine remembers."""
+    changed: Signal
+    """Set when this or another process has committed, at most 20 ms later for another's. Whoever waits clears it."""
+    sql: Mapping[str, str]
+    """Our own statements in this store's dialect, by the names in its `.sql` file."""
+
+    async def open(self) -> None:
+        """Connect and bring `evenflow_…` tables up to date. Raises `Refused` with what is wrong and the remedy."""
+        ...
+
+    async def close(self) -> None: ...
+
+    async def migrate(self, migrations: Sequence[Migration]) -> list[Migration]:
+        """Apply those not yet applied, in order; returns them. Several processes may do this at once.
+
+        Raises `Refused` when a file that was applied has changed since, or fails.
+        """
+        ...
+
+    def session(self) -> Session:
+        """A write transaction to come: nothing is taken before its `begin`."""
+        ...
+
+    async def transact(self, work: Callable[[Session], Awaitable[T]]) -> T:
+        """Run a short unit of work in a write transaction and commit it; durable when it returns.
+
+        Units that are asked for at the same time may share one commit, each under its own savepoint. `work` awaits
+        nothing but its session. An error of `work` rolls back that unit alone and is raised.
+        """
+        ...
+
+    async def read(self, sql: str, args: tuple[Any, ...] = ()) -> list[Row]:
+        """Rows of committed data, outside of any write transaction."""
+        ...
+
+    def join(self, connection: object) -> Session:
+        """The user's own open transaction as a session, which is never begun, committed or rolled back by us.
+
+        Raises `TransactionError` with the remedy for a connection of another kind or to another database.
+        """
+        ...
+
+    async def beat(self, process: Process) -> None:
+        """Write this process's heartbeat row. Never waits behind a write transaction of the store."""
+        ...
+
+    async def processes(self) -> list[Process]:
+        """All heartbeat rows."""
+        ...
+
+    async def forget(self, process: str) -> None:
+        """Remove a heartbeat row: of this process at its end, or of a dead one."""
+        ...

@@ -1,0 +1,113 @@
+"""Opening a SQLite store's file through either driver, with the same settings and the same refusals."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+import apsw
+
+from evenflow.errors import Refused, TransactionError
+from evenflow.sqlite_file import (
+    BUSY_MILLISECONDS,
+    SETTINGS,
+    connect,
+    diagnose,
+    hold,
+    is_busy,
+)
+from evenflow.stores.sqlite_driver import ApswLink, Link, Place
+from evenflow.stores.sqlite_session import JoinedSession
+from evenflow.stores.sqlite_stdlib import StdlibLink
+
+DriverName = Literal["apsw", "sqlite3"]
+MEMORY = ":memory:"
+_ALSO = (("foreign_keys", 1),)  # as every other database has it
+
+
+def reserve(path: str, driver: DriverName, what: str) -> tuple[int, int]:
+    """Make the file if it is missing, and note that this process opens it; for `let_go`."""
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644))
+    return hold(path, driver, what)
+
+
+def opener(driver: DriverName, place: Place) -> Callable[[bool], Link]:
+    """A function of `reads` that opens one more connection. It raises `Refused`, or the bare error while busy."""
+    return lambda reads: _apsw(place, reads) if driver == "apsw" else _stdlib(place, reads)
+
+
+def _apsw(place: Place, reads: bool) -> Link:
+    connection = apsw.Connection(MEMORY) if place.path == MEMORY else connect(place.path, place.what)
+    for name, value in (*_ALSO, ("query_only", int(reads))):
+        connection.pragma(name, value)
+    return ApswLink(connection, place, reads=reads)
+
+
+def _stdlib(place: Place, reads: bool) -> Link:
+    settings = [("page_size", 4096), *SETTINGS] if place.path != MEMORY else []
+    try:
+        connection = sqlite3.connect(
+            place.path,
+            timeout=BUSY_MILLISECONDS / 1000,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+        )
+        for name, value in (*settings, *_ALSO, ("query_only", int(reads))):
+            if name != "wal_autocheckpoint":  # SQLite's own pace: on the connection that writes, one at a time
+                connection.execute(f"pragma {name} = {value}").fetchall()
+        ((mode,),) = connection.execute("pragma journal_mode").fetchall()
+    except sqlite3.Error as error:
+        if is_busy(error):
+            raise
+        found = diagnose(error, place.path, place.what)
+        raise Refused(found.message, remedy=found.remedy) from error
+    if settings and mode != "wal":
+        connection.close()
+        raise Refused(f"{place.what} at {place.path} cannot be made durable: journal_mode is {mode!r}")
+    return StdlibLink(connection, place, reads=reads)
+
+
+def joined(connection: object, driver: DriverName, place: Place) -> JoinedSession:
+    """The user's open transaction as a session. Raises `TransactionError` with the remedy."""
+    opening = ""
+    if isinstance(connection, apsw.Connection):
+        _same_driver(driver, "apsw")
+        link: Link = ApswLink(connection, place)
+    elif isinstance(connection, sqlite3.Connection):
+        _same_driver(driver, "sqlite3")
+        link = StdlibLink(connection, place)
+        if connection.isolation_level is not None and getattr(connection, "autocommit", -1) == -1:
+            opening = f"begin {connection.isolation_level}"
+    else:
+        raise TransactionError(
+            f"a {type(connection).__name__} cannot be joined to a SQLite store",
+            remedy="give the connection of sqlite3 or apsw beneath it",
+        )
+    _same_file(link, place)
+    if not link.in_transaction and not opening:
+        raise TransactionError("the joined connection is not in a transaction", remedy="begin one before joining it")
+    return JoinedSession(link, opening)
+
+
+def _same_driver(ours: DriverName, theirs: DriverName) -> None:
+    if ours != theirs:
+        raise TransactionError(
+            f"a connection of {theirs} cannot be joined to a store that is opened through {ours}: two copies of SQLite "
+            "in one process must never open the same file",
+            remedy=f"open the store with ?driver={theirs}",
+        )
+
+
+def _same_file(link: Link, place: Place) -> None:
+    theirs = str(link.value("select file from pragma_database_list where name = 'main'") or "")
+    if place.path == MEMORY or not theirs or not Path(theirs).samefile(place.path):
+        raise TransactionError(
+            f"the joined connection leads to {theirs or MEMORY}, the store is {place.path}",
+            remedy="join a connection to the store's own file",
+        )

@@ -1,0 +1,104 @@
+"""The schema of a SQLite store: the tables that it needs before any migration, and migrations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+
+from evenflow.errors import EvenflowError, Refused, StatementFailed
+from evenflow.migrations import checksum, load_migrations
+from evenflow.sqlite_file import KindOfFile, read_header
+from evenflow.store import Migration
+from evenflow.stores.sqlite_driver import Link
+from evenflow.stores.sqlite_text import statements
+
+KIND = KindOfFile(what="the store", application_id=0x45764673, version=1 << 31, exclusive=False)
+"""The id is "EvFs". Any version passes: `user_version` is the team's own."""
+OWNER = "evenflow"
+
+_STORE = """
+create table if not exists evenflow_store (
+    id text not null primary key,
+    producer text not null,
+    created real not null
+) without rowid
+"""
+_MIGRATION = """
+create table if not exists evenflow_migration (
+    owner text not null,
+    number integer not null,
+    name text not null,
+    checksum text not null,
+    applied real not null,
+    primary key (owner, number)
+) without rowid
+"""
+
+
+def own_migrations() -> list[Migration]:
+    return load_migrations(files("evenflow.sql") / "migrations_sqlite", OWNER)
+
+
+def prepare(link: Link, path: str, new_id: str, now: float) -> str:
+    """Inside a write transaction: make what is missing; the store's id. Raises `Refused` for a file of another kind."""
+    fresh = KIND.check(read_header(link.fetch), path)
+    if fresh:
+        link.control(_STORE)
+        link.control(_MIGRATION)
+        if not link.value("select count(*) from evenflow_store"):
+            link.execute("insert into evenflow_store values ($1, $1, $2)", (new_id, now))
+        if not link.value("pragma application_id"):
+            link.control(f"pragma application_id = {KIND.application_id}")
+    return str(link.value("select id from evenflow_store"))
+
+
+def apply(link: Link, migration: Migration, now: float) -> bool:
+    """Inside a write transaction: apply the migration if it is not applied yet. Raises `Refused`."""
+    rows = link.fetch(
+        "select name, checksum from evenflow_migration where owner = $1 and number = $2",
+        (migration.owner, migration.number),
+    )
+    if rows:
+        _unchanged(migration, *rows[0])
+        return False
+    link.control("pragma defer_foreign_keys = on")
+    for statement in statements(migration.sql):
+        try:
+            link.execute(statement)
+        except StatementFailed as error:
+            raise Refused(
+                f"the migration {migration.name} of {migration.owner!r} fails: {error.reason}\n  in: {statement}",
+                remedy="correct the file; nothing of it was applied",
+            ) from error
+    link.execute(
+        "insert into evenflow_migration values ($1, $2, $3, $4, $5)",
+        (migration.owner, migration.number, migration.name, checksum(migration), now),
+    )
+    return True
+
+
+def _unchanged(migration: Migration, name: str, applied: str) -> None:
+    if applied != checksum(migration):
+        also = "" if name == migration.name else f" (applied as {name})"
+        raise Refused(
+            f"the migration {migration.name} of {migration.owner!r}{also} was changed after it was applied",
+            remedy="put its text back, and write the change as a new migration",
+        )
+
+
+def not_newer(link: Link, own: Sequence[Migration], path: str) -> None:
+    """Raise `Refused` if a newer Evenflow has migrated this database."""
+    newest = link.value(f"select coalesce(max(number), 0) from evenflow_migration where owner = '{OWNER}'")
+    if newest > max((each.number for each in own), default=0):
+        raise Refused(
+            f"the store at {path} was migrated by a newer version of Evenflow (step {newest})",
+            remedy="pip install --upgrade evenflow; nothing was changed in that file",
+        )
+
+
+def failed(migration: Migration, error: EvenflowError) -> Refused:
+    """What a migration that could not be committed says."""
+    return Refused(
+        f"the migration {migration.name} of {migration.owner!r} fails at its commit: {error.message}",
+        remedy="correct the file; nothing of it was applied",
+    )

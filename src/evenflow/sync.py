@@ -1,0 +1,104 @@
+"""The app for code without an event loop: an event loop of its own in a thread, and calls that wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from evenflow.errors import TransactionError
+from evenflow.store import Row
+from evenflow.unit_of_work import Transaction
+
+if TYPE_CHECKING:
+    from evenflow.app import App
+    from evenflow.service import Service
+    from evenflow.settings import Settings
+
+T = TypeVar("T")
+
+
+class SyncApp:
+    """`publish` and `transaction` as blocking calls. Safe to use from several threads."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @contextmanager
+    def open(self, *, settings: Settings | None = None) -> Generator[None]:
+        """Open the app in a thread of its own for as long as the block lasts."""
+        if self._loop is not None:
+            raise TransactionError("app.sync is open already", remedy="open it once, and share it")
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=loop.run_forever, name="evenflow", daemon=True)
+        thread.start()
+        self._loop = loop
+        context = self._app.open(settings=settings)
+        try:
+            self._wait(context.__aenter__())
+            try:
+                yield
+            finally:
+                self._wait(context.__aexit__(None, None, None))
+        finally:
+            self._loop = None
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
+
+    def publish(self, *events: Any, after: float | None = None, at: float | None = None, name: str | None = None) -> None:
+        """See `App.publish`."""
+        self._wait(self._app.publish(*events, after=after, at=at, name=name))
+
+    @contextmanager
+    def transaction(self, service: Service | str, *, on: object | None = None) -> Generator[SyncTransaction]:
+        """See `App.transaction`."""
+        unit = self._wait(self._app.unit_of_work(service, on=on))
+        assert unit.current is not None
+        try:
+            yield SyncTransaction(self, unit.current)
+            self._wait(unit.commit())
+        except BaseException:
+            self._wait(unit.rollback())
+            raise
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        loop = self._loop
+        if loop is None:
+            work.close()
+            raise TransactionError("app.sync is not open", remedy="use it inside `with app.sync.open():`")
+        return asyncio.run_coroutine_threadsafe(work, loop).result()
+
+
+class SyncTransaction:
+    """A `Transaction` whose statements that run now block the calling thread."""
+
+    def __init__(self, portal: SyncApp, tx: Transaction) -> None:
+        self._portal = portal
+        self._tx = tx
+        self.write = tx.write
+        self.publish = tx.publish
+        self.cancel = tx.cancel
+
+    def flush(self) -> None:
+        """See `Transaction.flush`."""
+        self._portal._wait(self._tx.flush())
+
+    def execute(self, sql: str, *args: Any) -> int:
+        """See `Transaction.execute`."""
+        return self._portal._wait(self._tx.execute(sql, *args))
+
+    def fetch_all(self, sql: str, *args: Any) -> list[Row]:
+        """See `Transaction.fetch_all`."""
+        return self._portal._wait(self._tx.fetch_all(sql, *args))
+
+    def fetch_one(self, sql: str, *args: Any) -> Any:
+        """See `Transaction.fetch_one`."""
+        return self._portal._wait(self._tx.fetch_one(sql, *args))
+
+    def fetch_value(self, sql: str, *args: Any) -> Any:
+        """See `Transaction.fetch_value`."""
+        return self._portal._wait(self._tx.fetch_value(sql, *args))

@@ -1,0 +1,53 @@
+"""Topics: named logs that one publishes to. Facts of a topic stand in code; where it lives stands in settings."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+
+from evenflow.errors import DefinitionError
+from evenflow.ids import NAME_RULE, SLOTS, is_name
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A named log.
+
+    With `partitions` it is declared by its owner: made when missing, grown as a new generation when the number
+    changes. Without, it is another team's, and nothing about it may be said here.
+
+    partitions       a power of two, 1 to 256; what one process of a group owns at a time
+    retention        seconds that an event is kept; None: for ever
+    retention_bytes  bytes of events kept per partition; None: no bound
+    compacted        keep only the latest event of each key (the promise is then: the latest per key)
+    codec            "json" (the default) or "msgpack", or the name of a codec given to the App
+    """
+
+    name: str
+    _: KW_ONLY
+    partitions: int | None = None
+    retention: float | None = None
+    retention_bytes: int | None = None
+    compacted: bool = False
+    codec: str = "json"
+
+    def __post_init__(self) -> None:
+        if not is_name(self.name):
+            raise DefinitionError(f"the topic name {self.name!r} cannot be used", remedy=f"use {NAME_RULE}")
+        count = self.partitions
+        if count is None and (self.retention is not None or self.retention_bytes is not None or self.compacted):
+            raise DefinitionError(
+                f"Topic({self.name!r}) states facts without partitions",
+                remedy="its owner declares it, with partitions=…; others write Topic(name) alone",
+            )
+        if count is not None and (not 1 <= count <= SLOTS or count & (count - 1)):
+            raise DefinitionError(
+                f"Topic({self.name!r}) has partitions={count}", remedy=f"use a power of two from 1 to {SLOTS}"
+            )
+        for fact, value in (("retention", self.retention), ("retention_bytes", self.retention_bytes)):
+            if value is not None and value <= 0:
+                raise DefinitionError(f"Topic({self.name!r}) has {fact}={value}", remedy="use a positive number")
+
+    @property
+    def owned(self) -> bool:
+        """Whether this code declares the topic, rather than using another team's."""
+        return self.partitions is not None

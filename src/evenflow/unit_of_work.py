@@ -1,0 +1,340 @@
+"""A unit of work: the statements and events that one commit makes real, and the `Transaction` that users see of it.
+
+Nothing is begun before a statement has to run now. Where statements are only handed over, the whole unit is applied
+at its end in one short transaction: guards first, then the statements in the order of handing over, then the numbers
+of the published events and their outbox rows.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from types import CodeType
+from typing import TYPE_CHECKING, Any
+
+from evenflow.envelope import Envelope, pack
+from evenflow.errors import FenceLost, StatementFailed, TransactionError, WriteFailed
+from evenflow.ids import derived_id, new_id
+from evenflow.store import Row, Session, Statement
+
+if TYPE_CHECKING:
+    from evenflow.outbox import Outbox
+
+open_unit: ContextVar[UnitOfWork | None] = ContextVar("open_unit", default=None)
+"""The unit that code of this task is in, so that `app.publish` inside of it is refused."""
+
+cause: ContextVar[Envelope | None] = ContextVar("cause", default=None)
+"""The event that a waiting handler works on, for the causation of what it publishes directly."""
+
+ROW_EVENTS = 1000
+"""Events in one row of the outbox."""
+
+
+class UnitOfWork:
+    """What one commit makes real. Used by one task; `current` is the transaction that may add to it now."""
+
+    __slots__ = (
+        "_applied",
+        "_guarded",
+        "_joined",
+        "added",
+        "current",
+        "done",
+        "failed",
+        "group",
+        "guards",
+        "outbox",
+        "published",
+        "session",
+        "sites",
+        "statements",
+        "waiting",
+    )
+
+    def __init__(self, outbox: Outbox, group: str = "", *, joined: Session | None = None) -> None:
+        self.outbox = outbox
+        self.group = group
+        self.guards: list[Statement] = []
+        self.statements: list[Statement] = []
+        self.sites: list[tuple[CodeType, int]] = []
+        self.published: list[tuple[str, tuple[Any, ...]]] = []
+        self.added: list[tuple[int, str, frozenset[int]]] = []
+        self.session = joined
+        self.current: Transaction | None = None
+        self.waiting = ""
+        """What its handler waits for now that is no business of others: "store", "thread" or nothing."""
+        self.failed: StatementFailed | None = None
+        self.done = False
+        self._applied = 0
+        self._guarded = joined is not None
+        self._joined = joined is not None
+
+    @property
+    def begun(self) -> bool:
+        """Whether a transaction of the database is open."""
+        return self.session is not None
+
+    @property
+    def applied(self) -> int:
+        """How many of `statements` have run."""
+        return self._applied
+
+    def mark(self) -> tuple[int, int]:
+        """A place to `undo` to, as long as nothing after it has run."""
+        return len(self.statements), len(self.published)
+
+    def undo(self, mark: tuple[int, int]) -> bool:
+        """Take back what was handed over since the mark. False when some of it has run already."""
+        if self._applied > mark[0]:
+            return False
+        del self.statements[mark[0] :], self.sites[mark[0] :], self.published[mark[1] :]
+        return True
+
+    def hand_over(self, sql: str, args: tuple[Any, ...], depth: int = 1) -> None:
+        """Add a statement; its call site is `depth` frames above."""
+        self.statements.append((sql, args))
+        frame = sys._getframe(depth)
+        self.sites.append((frame.f_code, frame.f_lasti))
+
+    async def begin(self) -> Session:
+        """The open transaction; begun, with the guards as its first statements, when it is not yet."""
+        if self.session is None:
+            session = self.outbox.store.session()
+            await session.begin()
+            self.session = session
+        if not self._guarded:
+            await self._guard(self.session)
+        return self.session
+
+    async def _guard(self, session: Session) -> None:
+        for sql, args in self.guards:
+            if await session.execute(sql, args) != 1:
+                raise FenceLost(f"another owner has taken partition {args[4]} of {args[1]} for {args[0]}")
+        self._guarded = True
+
+    async def flush(self) -> None:
+        """Run what was handed over now. Raises `WriteFailed`, which is remembered in `failed`."""
+        await self._run(await self.begin())
+
+    async def _run(self, session: Session) -> None:
+        start = self._applied
+        waiting = self.statements[start:] if start else self.statements
+        if not waiting:
+            return
+        self._applied = len(self.statements)
+        try:
+            await session.run(waiting)
+        except StatementFailed as error:
+            index = start + max(error.index, 0)
+            where = _line(*self.sites[index]) if index < len(self.sites) else ""
+            self.failed = WriteFailed(error.reason, sql=error.sql, args=error.arguments, where=where)
+            self.failed.index = index
+            raise self.failed from error
+
+    async def commit(self) -> None:
+        """Make it all real. Raises `FenceLost`, `WriteFailed`, `StoreUnavailable`; nothing is real then."""
+        self.current = None
+        store = self.outbox.store
+        if self._joined:
+            assert self.session is not None
+            await self._finish(self.session)
+        elif self.session is None:
+            if self.statements or self.published or self.guards:
+                await store.transact(self._whole)
+        else:
+            if not self._guarded:
+                await self._guard(self.session)
+            await self._finish(self.session)
+            await self.session.commit()
+        self.done = True
+        if self.added:
+            self.outbox.added(self.added, joined=self._joined)
+
+    async def _whole(self, session: Session) -> None:
+        self._applied = 0
+        self.added.clear()
+        await self._guard(session)
+        await self._finish(session)
+
+    async def _finish(self, session: Session) -> None:
+        await self._run(session)
+        if self.published:
+            await self._publish(session)
+
+    async def _publish(self, session: Session) -> None:
+        counts: dict[tuple[str, int], int] = {}
+        for topic, fields in self.published:
+            counts[topic, fields[5]] = counts.get((topic, fields[5]), 0) + 1
+        draw = self.outbox.store.sql["counter_draw"]
+        numbers = {}
+        for (topic, slot), count in sorted(counts.items()):
+            rows = await session.fetch(draw, (topic, slot, count))
+            numbers[topic, slot] = rows[0][0] - count
+        topics: dict[str, list[Envelope]] = {}
+        producer = self.outbox.producer
+        for topic, fields in self.published:
+            slot = fields[5]
+            number = numbers[topic, slot] = numbers[topic, slot] + 1
+            topics.setdefault(topic, []).append(Envelope(*(*fields[:8], producer, number, *fields[8:])))
+        now = self.outbox.clock.now()
+        add = self.outbox.store.sql["outbox_add"]
+        for topic, envelopes in topics.items():
+            for start in range(0, len(envelopes), ROW_EVENTS):
+                part = envelopes[start : start + ROW_EVENTS]
+                body = pack(part)
+                rows = await session.fetch(add, (topic, len(part), len(body), now, body))
+                self.added.append((rows[0][0], topic, frozenset(each.slot for each in part)))
+
+    async def rollback(self) -> None:
+        """Undo everything that is not the user's own."""
+        self.current = None
+        self.done = True
+        if self.session is not None and not self._joined:
+            session, self.session = self.session, None
+            await session.rollback()
+
+
+class Transaction:
+    """What a handler, or `app.transaction(…)`, does in one transaction of its service's store.
+
+    `write` and `publish` are handed over: they cost no round trip, and run in the order of handing over, before
+    anything awaited after them and before the commit. `execute` and `fetch_…` run now. The transaction of the
+    database begins at its first statement. Placeholders are `$1`, `$2`, …
+    """
+
+    __slots__ = ("_cause", "_count", "_unit")
+
+    def __init__(self, unit: UnitOfWork, cause: Envelope | None = None) -> None:
+        self._unit = unit
+        self._cause = cause
+        self._count = 0
+
+    def write(self, sql: str, *args: Any) -> None:
+        """Hand over a statement whose result is not needed. Its error is `WriteFailed` and belongs to this event."""
+        unit = self._unit
+        if unit.current is not self:
+            raise _closed()
+        unit.statements.append((sql, args))
+        frame = sys._getframe(1)
+        unit.sites.append((frame.f_code, frame.f_lasti))
+
+    def publish(
+        self, event: Any, *, after: float | None = None, at: float | None = None, name: str | None = None
+    ) -> None:
+        """Publish in this transaction. With `after` (seconds) or `at` (Unix time) it takes its place when it is due.
+
+        A `name` is unique in the service: publishing under a name that waits moves it; `cancel` takes it back.
+        Raises `EventInvalid` or `EventTooLarge` here, at the line that is wrong.
+        """
+        unit = self._unit
+        if unit.current is not self:
+            raise _closed()
+        outbox = unit.outbox
+        source = self._cause
+        self._count += 1
+        if source is None:
+            id_ = new_id(outbox.clock.now)
+        else:
+            id_ = derived_id(unit.group, source.source, source.id, str(self._count))
+        topic, fields = outbox.fields(event, id_, source or cause.get())
+        if after is None and at is None:
+            if name is not None:
+                raise TransactionError("publish(name=…) needs after= or at=", remedy="a name is for cancelling in time")
+            unit.published.append((topic, fields))
+            return
+        due = outbox.clock.now() + after if after is not None else at
+        envelope = Envelope(*(*fields[:8], "", 0, *fields[8:]))
+        unit.hand_over(outbox.store.sql["due_add"], (due, name, topic, pack([envelope])), depth=2)
+
+    def cancel(self, name: str) -> None:
+        """Take back what waits under this name; nothing happens when nothing does."""
+        unit = self._unit
+        if unit.current is not self:
+            raise _closed()
+        unit.hand_over(unit.outbox.store.sql["due_cancel"], (name,), depth=2)
+
+    async def flush(self) -> None:
+        """Run now what was handed over. Raises `WriteFailed`."""
+        unit = self._enter()
+        try:
+            await unit.flush()
+        finally:
+            unit.waiting = ""
+
+    async def execute(self, sql: str, *args: Any) -> int:
+        """Run a statement now; the number of rows that it changed."""
+        unit = self._enter()
+        try:
+            await unit.flush()
+            return await (await unit.begin()).execute(sql, args)
+        finally:
+            unit.waiting = ""
+
+    async def fetch_all(self, sql: str, *args: Any) -> list[Row]:
+        """Run a statement now; its rows, as named tuples."""
+        unit = self._enter()
+        try:
+            await unit.flush()
+            return await (await unit.begin()).fetch(sql, args)
+        finally:
+            unit.waiting = ""
+
+    async def fetch_one(self, sql: str, *args: Any) -> Any:
+        """Run a statement now; its first row as a named tuple, or None."""
+        rows = await self.fetch_all(sql, *args)
+        return rows[0] if rows else None
+
+    async def fetch_value(self, sql: str, *args: Any) -> Any:
+        """Run a statement now; the first column of its first row, or None."""
+        rows = await self.fetch_all(sql, *args)
+        return rows[0][0] if rows else None
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncGenerator[None]:
+        """What is done inside is undone when it raises; the transaction goes on."""
+        unit = self._enter()
+        try:
+            await unit.flush()
+            session = await unit.begin()
+            await session.savepoint()
+        finally:
+            unit.waiting = ""
+        mark = unit.mark()
+        try:
+            yield
+            await self.flush()
+        except BaseException:
+            if self._unit.current is self and unit.session is session:
+                unit.failed = None
+                kept = max(mark[0], unit.applied)
+                del unit.statements[kept:], unit.sites[kept:], unit.published[mark[1] :]
+                await session.rollback_to()
+            raise
+        await session.release()
+
+    def _enter(self) -> UnitOfWork:
+        unit = self._unit
+        if unit.current is not self:
+            raise _closed()
+        if unit.waiting:
+            raise TransactionError(
+                "two statements of one transaction at the same time", remedy="await them one after another"
+            )
+        unit.waiting = "store"
+        return unit
+
+
+def _closed() -> TransactionError:
+    return TransactionError(
+        "this transaction is over: its handler, or its `async with`, has ended",
+        remedy="do not keep a Transaction, and do not give it to a task that outlives the handler",
+    )
+
+
+def _line(code: CodeType, instruction: int) -> str:
+    for start, end, line in code.co_lines():
+        if line is not None and start <= instruction < end:
+            return f"{code.co_filename}:{line}"
+    return code.co_filename
