@@ -51,5 +51,5 @@ docs: $(READY)  ## there is no site yet; runs the code of the pages that there a
 	@$(BIN)/python -m pytest tests/docs
 
 clean:  ## remove what the commands above made
-	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .evenflow examples/*/.evenflow
+	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis examples/*/.evenflow
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from evenflow.clock import SystemClock
+from evenflow import App, Event, Service, Topic, Transaction
+from evenflow.clock import Signal, SystemClock
 from evenflow.engines.memory import MemoryEngine
 from evenflow.engines.sqlite import SqliteEngine
 from evenflow.errors import SettingsError
@@ -58,7 +60,7 @@ def test_the_names_in_the_environment_are_frozen(tmp_path: Path) -> None:
         STORE="sqlite:///{service}.sqlite",
         STORES__BILLING="sqlite::memory:",
         TOPICS__ORDERS__ENGINE="sqlite:////logs/orders.db",
-        TOPICS__ORDERS__NAME="prod.Orders",
+        TOPICS__ORDERS__NAME="prod.orders",
         GROUP_PREFIX="prod.",
         LEASE="2.5",
         DRAIN="0",
@@ -69,7 +71,7 @@ def test_the_names_in_the_environment_are_frozen(tmp_path: Path) -> None:
     assert settings.folder == tmp_path / "data"
     assert settings.engine_url() == settings.engine_url("payments") == settings.engine == "memory:"
     assert settings.engine_url("orders") == "sqlite:////logs/orders.db"
-    assert settings.topic_name("orders") == "prod.Orders"
+    assert settings.topic_name("orders") == "prod.orders"
     assert settings.topic_name("payments") == "payments"
     assert settings.store_url("billing") == "sqlite::memory:"
     assert settings.store_url("orders") == f"sqlite:///{tmp_path}/orders.sqlite"
@@ -248,6 +250,7 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
         ("FOLDER", ""),
         ("GROUP_PREFIX", "Prod/"),
         ("TOPICS__ORDERS__NAME", "a b"),
+        ("TOPICS__ORDERS__NAME", "Orders"),
     ],
 )
 def test_a_wrong_value_names_its_origin(tmp_path: Path, variable: str, value: str) -> None:
@@ -350,6 +353,58 @@ def test_a_wrong_engine_url_says_what_to_write(url: str, message: str) -> None:
 def test_a_wrong_store_url_says_what_to_write(url: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         make_store(url, "billing", SystemClock())
+
+
+# -- in an app -----------------------------------------------------------------------------------------------------
+
+
+class Placed(Event, type="placed", topic=Topic("orders", partitions=2), key="order"):
+    order: str
+
+
+async def handled(settings: Settings) -> tuple[list[str], dict[str, list[str]]]:
+    """Publish one event through the outbox and one directly; what was handled, and where each engine keeps them."""
+    shop = Service("shop")
+    app = App(shop)
+    seen: list[str] = []
+    news = Signal()
+
+    @shop.on(Placed, group="see")
+    async def see(placed: Placed, tx: Transaction) -> None:
+        seen.append(placed.order)
+        news.set()
+
+    async with app.running(handle=None, settings=settings) as running:
+        async with app.transaction(shop) as tx:
+            tx.publish(Placed(order="by outbox"))
+        await app.publish(Placed(order="directly"))
+        while len(seen) < 2 and await running.clock.wait(news, 10):
+            news.clear()
+        places = {
+            url: [name for name in ("orders", "prod.orders") if await engine.log(name) is not None]
+            for url, engine in running.engines.items()
+        }
+    return sorted(seen), places
+
+
+def test_a_topic_lives_under_its_physical_name(tmp_path: Path) -> None:
+    seen, places = asyncio.run(handled(load(tmp_path, ENGINE="memory:", TOPICS__ORDERS__NAME="prod.orders")))
+    assert seen == ["by outbox", "directly"]
+    assert places == {"memory:": ["prod.orders"]}
+
+
+def test_a_topic_lives_on_its_own_engine(tmp_path: Path) -> None:
+    settings = load(tmp_path, TOPICS__ORDERS__ENGINE="sqlite:///orders.db")
+    seen, places = asyncio.run(handled(settings))
+    assert seen == ["by outbox", "directly"]
+    assert places == {settings.engine_url(): [], settings.engine_url("orders"): ["orders"]}
+
+
+def test_a_topic_lives_on_its_own_engine_under_its_physical_name(tmp_path: Path) -> None:
+    settings = load(tmp_path, TOPICS__ORDERS__ENGINE="sqlite:///orders.db", TOPICS__ORDERS__NAME="prod.orders")
+    seen, places = asyncio.run(handled(settings))
+    assert seen == ["by outbox", "directly"]
+    assert places == {settings.engine_url(): [], settings.engine_url("orders"): ["prod.orders"]}
 
 
 def test_every_setting_is_described() -> None:

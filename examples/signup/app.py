@@ -74,6 +74,7 @@ async def main() -> None:
             print(f"mail to {line}")
         for day, total in await store.read("select day, total from signups_per_day order by day"):
             print(f"{day}: {total} signed up")
+    print(f"kept in {settings.folder}; remove it to begin anew")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from evenflow.unit_of_work import Transaction, UnitOfWork, open_unit
 
 log = logging.getLogger("evenflow")
 
-CHUNK = 500
+CHUNK = 512
 CHUNK_TIME = 0.05
 """Seconds that one chunk may take before the next one is made smaller."""
 CAREFUL_FOR = 8
@@ -115,6 +115,7 @@ class ChunkLoop(GroupLoop):
         try:
             for batch in batches:
                 self.guard(unit, self.owned[batch.partition])
+            unit.traced = careful
             if careful:
                 await unit.begin()
             for batch in batches:
@@ -170,6 +171,7 @@ class ChunkLoop(GroupLoop):
     async def events(self, unit: UnitOfWork, batch: Batch, careful: bool) -> Progress:
         """Call the handler for each event of a batch, in order. The hot path."""
         owned, call, bindings = self.owned[batch.partition], self.work.call, self.work.bindings
+        function = self.work.direct
         topic, wants_delivery = batch.partition.topic, self.spec.delivery is not None
         progress = Progress(owned, batch.next, owned.last_id, owned.marks.fork())
         taking, lanes, statements, published = progress.taking, owned.lanes, unit.statements, unit.published
@@ -196,18 +198,22 @@ class ChunkLoop(GroupLoop):
                     continue
             start, first = len(statements), len(published)
             try:
-                event = binding.read(envelope, topic)
-            except DecodeError as error:
+                if envelope.version == binding.version and envelope.content_type == binding.content_type:
+                    event = binding.reader(topic, envelope.headers, envelope.data)
+                else:
+                    event = binding.read(envelope, topic)
+            except Exception as error:
                 unit.current = None
-                self.park(unit, progress, offset, envelope, error)
+                self.park(unit, progress, offset, envelope, binding.failure(error))
                 if not progress.complete:
                     break
                 continue
+            tx = unit.current = Transaction(unit, envelope)
             try:
-                tx = unit.current = Transaction(unit, envelope)
-                delivery = self.delivery(owned, offset, envelope, 1) if wants_delivery else None
                 if plain:
-                    coroutine = call(event, tx, delivery)
+                    coroutine = function(event, tx) if function is not None else call(
+                        event, tx, self.delivery(owned, offset, envelope, 1) if wants_delivery else None
+                    )
                     try:
                         yielded = coroutine.send(None)
                     except StopIteration as stop:
@@ -217,6 +223,7 @@ class ChunkLoop(GroupLoop):
                     if result is not None:
                         publish_all(tx, result)
                 else:
+                    delivery = self.delivery(owned, offset, envelope, 1) if wants_delivery else None
                     await self.slowly(unit, tx, event, delivery, careful)
                 if unit.failed is not None:
                     raise Repeat from unit.failed

@@ -93,10 +93,11 @@ class SystemClock:
 
 
 class VirtualClock:
-    """Time that moves only by `advance_to`: a test's or the simulator's."""
+    """Time that moves only by `advance_to` and `skip`: a test's or the simulator's."""
 
     def __init__(self, start: float = 1_800_000_000.0) -> None:
         self._now = start
+        self._monotonic = start
         self._timers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._sequence = itertools.count()
 
@@ -104,19 +105,40 @@ class VirtualClock:
         return self._now
 
     def monotonic(self) -> float:
-        return self._now
+        return self._monotonic
 
-    def next_timer(self) -> float | None:
-        """When the next waiter is due, or None."""
+    def next_timer(self, *, beyond: float = 0.0) -> float | None:
+        """When, on the clock of `now`, the next waiter is due, or None; with `beyond`, the next that waits longer."""
         while self._timers and self._timers[0][2].done():
             heapq.heappop(self._timers)
-        return self._timers[0][0] if self._timers else None
+        if not self._timers:
+            return None
+        far = self._monotonic + beyond
+        due = self._timers[0][0]
+        if due <= far and beyond:
+            due = min((at for at, _, future in self._timers if at > far and not future.done()), default=-1.0)
+        return None if due < 0 else self._now + max(0.0, due - self._monotonic)
 
     def advance_to(self, when: float) -> None:
         """Move time and wake whoever waited for it. Time does not go back."""
+        self._monotonic += max(0.0, when - self._now)
         self._now = max(self._now, when)
-        while self._timers and self._timers[0][0] <= self._now:
+        while self._timers and self._timers[0][0] <= self._monotonic + _ROUNDING:
             _wake(heapq.heappop(self._timers)[2])
+
+    def skip(self, seconds: float, *, near: float) -> None:
+        """Let the time of day move on, as for a machine that slept: nobody wakes, and `monotonic` stands still.
+
+        Who waits for less than `near` seconds goes on waiting for as long; for all others the time has passed.
+        """
+        self._now += seconds
+        far = self._monotonic + near
+        self._timers = [
+            (at if at <= far else max(far, at - seconds), turn, future)
+            for at, turn, future in self._timers
+            if not future.done()
+        ]
+        heapq.heapify(self._timers)
 
     async def sleep(self, seconds: float) -> None:
         if seconds <= 0:
@@ -140,8 +162,15 @@ class VirtualClock:
         return future
 
     def _timer(self, future: asyncio.Future[None], seconds: float) -> asyncio.Future[None]:
-        heapq.heappush(self._timers, (self._now + seconds, next(self._sequence), future))
+        if seconds <= 0:
+            asyncio.get_running_loop().call_soon(_wake, future)
+        else:
+            heapq.heappush(self._timers, (self._monotonic + seconds, next(self._sequence), future))
         return future
+
+
+_ROUNDING = 1e-6
+"""Seconds by which a timer may be early: Unix time as a float has no finer steps than a quarter of that."""
 
 
 def _wake(future: asyncio.Future[None]) -> None:

@@ -54,6 +54,7 @@ class Work:
 
     spec: HandlerSpec
     call: Callable[[Any, Any, Any], Any]
+    direct: Callable[[Any, Any], Any] | None
     bindings: dict[str, Binding]
     engine: Engine
     store: Store
@@ -157,7 +158,7 @@ class GroupLoop(ABC):
             except FenceLost:
                 await self._start_again()
             except GroupStopped as error:
-                await self._halt(error)
+                await self.halt(error)
             except Exception as error:
                 log.exception("group %s: unexpected, claiming its partitions anew", self.name)
                 self._trouble(f"{type(error).__name__}: {error}")
@@ -228,7 +229,7 @@ class GroupLoop(ABC):
             log.warning("group %s waits: %s", self.name, reason)
         self.trouble = reason
 
-    async def _halt(self, error: GroupStopped) -> None:
+    async def halt(self, error: GroupStopped) -> None:
         """Stop visibly: in the log, in this process, and in the store for everybody who asks."""
         log.error("group %s is stopped: %s", self.name, error)
         self.stopped = str(error)

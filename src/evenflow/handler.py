@@ -185,6 +185,11 @@ def _check_event(
             raise wrong(f"is given {event.__name__} but takes {names}", "say the same in the decorator and the type")
 
 
+def direct(spec: HandlerSpec) -> Callable[[Any, Any], Any] | None:
+    """The handler itself, when it takes just (event, tx): the shortest call there is."""
+    return spec.function if list(inspect.signature(spec.function).parameters)[1:] == [spec.transaction] else None
+
+
 def caller(spec: HandlerSpec, dependencies: dict[str, Any]) -> Callable[[Any, Any, Any], Any]:
     """The handler as a function of (event, tx, delivery), with everything else bound: nothing is looked up later."""
     function, tx, delivery = spec.function, spec.transaction, spec.delivery

@@ -68,7 +68,7 @@ class Outbox:
         """The topic and the fields of an envelope but for producer and number; see `Envelope` for their order."""
         spec, key, slot, data, content_type = self.registry.encode(event, self.event_limit)
         if because is None:
-            correlation, causation, headers = id_, "", None
+            correlation, causation, headers = "", "", None
         else:
             correlation, causation, headers = because.correlation or because.id, because.id, _trace(because.headers)
         return spec.topic.name, (

@@ -170,28 +170,42 @@ async def check_belongs(group: str, topic: Log, engine: Engine, store: Store, se
 
 
 async def claim(
-    group: str, partition: Partition, log: Log, fence: int, me: str, store: Store, engine: Engine
-) -> Owned | None:
-    """Take a partition: raise its fence, and read where it stands. None when another was quicker.
+    group: str, topic: Log, fences: Mapping[Partition, int], me: str, store: Store, engine: Engine
+) -> list[Owned]:
+    """Take these partitions in one transaction: raise their fences from what was seen, and read where they stand.
 
-    Raises `GroupStopped` when the last event that the position covers is not the one in the log.
+    Those that another has taken meanwhile are left out. Raises `GroupStopped` when the last event that a position
+    covers is not the one in the log.
     """
-    topic, generation, number = partition
-    args = (group, topic, log.incarnation, generation, number, fence, me)
-    rows = await store.transact(lambda session: session.fetch(store.sql["position_claim"], args))
-    if not rows:
-        return None
-    count = next((each.partitions for each in log.generations if each.number == generation), 1)
-    owned = claimed(group, partition, count, log.incarnation, rows[0])
-    bounds = await engine.bounds(partition)
-    before = await engine.read(partition, owned.next - 1) if owned.next > 0 else None
-    moved = before is not None and before[0] == owned.next - 1 and owned.last_id not in (None, before[1].id)
+    sql = store.sql["position_claim"]
+
+    async def work(session: Session) -> list[Owned]:
+        taken = []
+        for partition, fence in fences.items():
+            name, generation, number = partition
+            rows = await session.fetch(sql, (group, name, topic.incarnation, generation, number, fence, me))
+            if rows:
+                count = len(topic.partitions(generation)) or 1
+                taken.append(claimed(group, partition, count, topic.incarnation, rows[0]))
+        return taken
+
+    taken = await store.transact(work)
+    for owned in taken:
+        await _check_read_back(owned, engine)
+    return taken
+
+
+async def _check_read_back(owned: Owned, engine: Engine) -> None:
+    bounds = await engine.bounds(owned.partition)
+    before = await engine.read(owned.partition, owned.next - 1) if owned.last_id is not None else None
+    moved = before is not None and before[0] == owned.next - 1 and owned.last_id != before[1].id
     if owned.next > bounds.high or moved:
         raise GroupStopped(
-            f"partition {number} of {topic!r} does not hold what {group!r} has read of it: the log was replaced or cut",
-            remedy=f"evenflow groups seek {group} --to beginning (or --to end), once you know what became of it",
+            f"partition {owned.partition.number} of {owned.partition.topic!r} does not hold what {owned.group!r} has "
+            "read of it: the log was replaced or cut",
+            remedy=f"evenflow groups seek {owned.group} --to beginning (or --to end), "
+            "once you know what became of the log",
         )
-    return owned
 
 
 async def next_generation(group: str, log: Log, engine: Engine, store: Store) -> bool:

@@ -71,7 +71,7 @@ class Publisher:
         number = self._numbers[topic, slot] = self._numbers.get((topic, slot), 0) + 1
         because = cause.get()
         if because is None:
-            correlation, causation = id_, ""
+            correlation, causation = "", ""
         else:
             correlation, causation = because.correlation or because.id, because.id
         return Envelope(

@@ -102,10 +102,18 @@ class Binding:
             if envelope.version == self.version and envelope.content_type == self.content_type:
                 return self.reader(topic, envelope.headers, envelope.data)
             return self._read_other(envelope, topic)
-        except (DecodeError, MemoryError):
+        except MemoryError:
             raise
         except Exception as error:
-            raise DecodeError(self.spec.type, _reason(error)) from error
+            raise self.failure(error) from error
+
+    def failure(self, error: Exception) -> DecodeError:
+        """What a reader raised, as the error of the event."""
+        if isinstance(error, DecodeError):
+            return error
+        failed = DecodeError(self.spec.type, _reason(error))
+        failed.__cause__ = error
+        return failed
 
     def _read_other(self, envelope: Envelope, topic: str) -> Any:
         """Another content type than the topic's, or an older version."""

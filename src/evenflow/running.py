@@ -16,7 +16,7 @@ from evenflow.clock import Clock, Signal
 from evenflow.engine import Engine
 from evenflow.errors import DefinitionError, EngineUnavailable, EvenflowError, Refused
 from evenflow.group import GroupLoop, Work
-from evenflow.handler import HandlerSpec, Kind, caller
+from evenflow.handler import HandlerSpec, Kind, caller, direct
 from evenflow.ids import new_id
 from evenflow.migrations import load_migrations
 from evenflow.outbox import Outbox
@@ -190,6 +190,7 @@ class Running:
         return Work(
             spec=spec,
             call=caller(spec, dependencies),
+            direct=direct(spec),
             bindings=dict(registry.by_type),
             engine=engine,
             store=store,

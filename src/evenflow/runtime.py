@@ -59,8 +59,6 @@ class ServiceRuntime:
         self._tasks: list[asyncio.Task[None]] = []
         self._loop_tasks: list[asyncio.Task[None]] = []
         self._relay_task: asyncio.Task[None] | None = None
-        self._claimed_once = False
-        self._wishes = 0
 
     async def start(self) -> None:
         """Create the groups that are new, take part in sharing out, and begin to relay and handle."""
@@ -179,7 +177,7 @@ class ServiceRuntime:
                 if not loop.owned:
                     await check_belongs(loop.name, found, engine, self.store, self.name)
         except GroupStopped as error:
-            await loop._halt(error)
+            await loop.halt(error)
             return False
         return True
 
@@ -229,17 +227,17 @@ class ServiceRuntime:
         share = share_out(owners, self._me.id, live or [self._me.id])
         for partition in share.give:
             loop.take_back(partition)
-        for partition in share.take:
-            try:
-                owned = await claim(
-                    loop.name, partition, topic, rows[partition][6], self._me.id, self.store, engine
-                )
-            except GroupStopped as error:
-                await loop._halt(error)
-                return
-            if owned is not None:
-                owned.lanes = await loop.parking.lanes(owned)
-                loop.give(owned)
+        if not share.take:
+            return
+        fences = {partition: rows[partition][6] for partition in share.take}
+        try:
+            taken = await claim(loop.name, topic, fences, self._me.id, self.store, engine)
+        except GroupStopped as error:
+            await loop.halt(error)
+            return
+        for owned in taken:
+            owned.lanes = await loop.parking.lanes(owned)
+            loop.give(owned)
 
     # -- looking ----------------------------------------------------------------------------------------------------
 

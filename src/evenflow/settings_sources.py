@@ -22,7 +22,6 @@ SERVICE = "{service}"
 PER_TOPIC = ("engine", "name")
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*:.*", re.DOTALL)
-_PHYSICAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,248}")
 _GROUP_PREFIX = re.compile(r"(?:[a-z][a-z0-9]*(?:[._-][a-z0-9]+)*[._-]?)?")
 _PASSWORD = re.compile(r"(?<=://)([^:/?#@]*:).*@", re.DOTALL)
 _TOKEN = re.compile(r"^(nats://)[^:/?#@]+@")
@@ -51,7 +50,7 @@ _WANTED = {
     "path": "a folder",
     "url": "a URL such as 'sqlite:///log.db'",
     "prefix": "small letters and digits, parted by '.', '-' or '_'",
-    "name": "letters, digits, '.', '-' and '_', at most 249",
+    "name": NAME_RULE,
 }
 
 SettingPath = tuple[str, ...]
@@ -202,7 +201,9 @@ def _checked(path: SettingPath, raw: Raw) -> Any:
 
 
 def _fits(kind: str, text: str) -> bool:
-    pattern = {"url": _URL, "name": _PHYSICAL, "prefix": _GROUP_PREFIX}.get(kind)
+    if kind == "name":
+        return is_name(text)
+    pattern = {"url": _URL, "prefix": _GROUP_PREFIX}.get(kind)
     return bool(text) if pattern is None else pattern.fullmatch(text) is not None
 
 

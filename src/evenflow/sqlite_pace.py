@@ -113,7 +113,7 @@ class Checkpointer:
     """
 
     def __init__(
-        self, run: Callable[[str], None], size: Callable[[], int], *, passive: int = 16 << 20, restart: int = 64 << 20
+        self, run: Callable[[str], None], size: Callable[[], int], *, passive: int = 4 << 20, restart: int = 8 << 20
     ) -> None:
         self._run = run
         self._size = size

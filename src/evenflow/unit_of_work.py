@@ -14,6 +14,8 @@ from contextvars import ContextVar
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from evenflow.envelope import Envelope, pack
 from evenflow.errors import FenceLost, StatementFailed, TransactionError, WriteFailed
 from evenflow.ids import derived_id, new_id
@@ -50,6 +52,7 @@ class UnitOfWork:
         "session",
         "sites",
         "statements",
+        "traced",
         "waiting",
     )
 
@@ -58,6 +61,8 @@ class UnitOfWork:
         self.group = group
         self.guards: list[Statement] = []
         self.statements: list[Statement] = []
+        self.traced = True
+        """Whether call sites are kept in `sites`. Without it, `WriteFailed` does not know its line."""
         self.sites: list[tuple[CodeType, int]] = []
         self.published: list[tuple[str, tuple[Any, ...]]] = []
         self.added: list[tuple[int, str, frozenset[int]]] = []
@@ -95,8 +100,9 @@ class UnitOfWork:
     def hand_over(self, sql: str, args: tuple[Any, ...], depth: int = 1) -> None:
         """Add a statement; its call site is `depth` frames above."""
         self.statements.append((sql, args))
-        frame = sys._getframe(depth)
-        self.sites.append((frame.f_code, frame.f_lasti))
+        if self.traced:
+            frame = sys._getframe(depth)
+            self.sites.append((frame.f_code, frame.f_lasti))
 
     async def begin(self) -> Session:
         """The open transaction; begun, with the guards as its first statements, when it is not yet."""
@@ -196,7 +202,7 @@ class UnitOfWork:
             await session.rollback()
 
 
-class Transaction:
+class Transaction(msgspec.Struct, eq=False, gc=False):
     """What a handler, or `app.transaction(…)`, does in one transaction of its service's store.
 
     `write` and `publish` are handed over: they cost no round trip, and run in the order of handing over, before
@@ -204,12 +210,9 @@ class Transaction:
     database begins at its first statement. Placeholders are `$1`, `$2`, …
     """
 
-    __slots__ = ("_cause", "_count", "_unit")
-
-    def __init__(self, unit: UnitOfWork, cause: Envelope | None = None) -> None:
-        self._unit = unit
-        self._cause = cause
-        self._count = 0
+    _unit: UnitOfWork
+    _cause: Envelope | None = None
+    _count: int = 0
 
     def write(self, sql: str, *args: Any) -> None:
         """Hand over a statement whose result is not needed. Its error is `WriteFailed` and belongs to this event."""
@@ -217,8 +220,9 @@ class Transaction:
         if unit.current is not self:
             raise _closed()
         unit.statements.append((sql, args))
-        frame = sys._getframe(1)
-        unit.sites.append((frame.f_code, frame.f_lasti))
+        if unit.traced:
+            frame = sys._getframe(1)
+            unit.sites.append((frame.f_code, frame.f_lasti))
 
     def publish(
         self, event: Any, *, after: float | None = None, at: float | None = None, name: str | None = None

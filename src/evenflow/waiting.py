@@ -509,10 +509,8 @@ def _place(job: Job) -> int:
     return job.offset if job.row is None else -1 - job.offset
 
 
-class LaneTransaction(Transaction):
+class LaneTransaction(Transaction, eq=False, gc=False):
     """A transaction of a waiting handler: reads see committed data, writes are applied when the event is settled."""
-
-    __slots__ = ()
 
     async def fetch_all(self, sql: str, *args: Any) -> list[Row]:
         """Rows of committed data: what was handed over is not among it yet."""

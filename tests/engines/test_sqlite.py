@@ -431,8 +431,9 @@ def test_what_retention_removes_during_a_fetch_is_not_taken_for_a_gap(tmp_path):
         async with log_file() as engine, log_file() as other:
             log = await engine.declare(Topic("t", partitions=1, retention=1e-6))
             (part,) = log.partitions(1)
-            await store(engine, "t", events(range(3)))
+            await store(other, "t", events(range(3)))  # so that `engine` has none of them decoded
             await engine.refresh()
+            assert engine.bounds_nowait(part).high == 3
             await other.maintain()
             await store(other, "t", events([3]))
             batch, _ = await engine.take(part, 0, 10, 1000)

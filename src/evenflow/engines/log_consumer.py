@@ -136,7 +136,7 @@ class LogConsumer:
 
 def fair_share(limit: int, partitions: int) -> int:
     """How many events one of so many waiting partitions may give, of so many that may still be taken."""
-    return min(limit, max(limit // partitions, min(RUN, limit // 4), 1))
+    return min(limit, max(limit // partitions, min(RUN, limit // 2), 1))
 
 
 def unreadable(group: str, partition: Partition, offset: int, bounds: Bounds) -> GroupStopped:

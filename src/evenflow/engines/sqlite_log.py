@@ -51,7 +51,7 @@ class SqliteOptions:
     """
 
     lock_limit: float = LOCK_LIMIT
-    cache_bytes: int = 16 << 20
+    cache_bytes: int = 8 << 20
     poll: float = 0.01
     allow_unsafe: frozenset[str] = frozenset()
 
