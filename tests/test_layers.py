@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("runtime", "report"),
     ("service", "places"),
     ("running", "app", "sync"),
-    ("describe", "testing.*"),
+    ("describe", "operate", "testing.*"),
     ("cli.*", "__main__"),
     ("__init__",),
 )

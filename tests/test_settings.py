@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,9 @@ import pytest
 from evenflow import App, Event, Service, Topic, Transaction
 from evenflow.clock import Signal, SystemClock
 from evenflow.engines.memory import MemoryEngine
-from evenflow.engines.sqlite import SqliteEngine
+from evenflow.engines.sqlite import SqliteEngine, SqliteOptions
 from evenflow.errors import SettingsError
-from evenflow.places import LATER, make_engine, make_store
+from evenflow.places import LATER, SqliteStoreOptions, make_engine, make_store
 from evenflow.settings import Settings
 from evenflow.settings_sources import FIELDS, masked
 from evenflow.stores.sqlite import SqliteStore
@@ -261,6 +263,19 @@ def test_a_wrong_value_names_its_origin(tmp_path: Path, variable: str, value: st
     assert caught.value.remedy
 
 
+def test_what_kubernetes_sets_for_a_service_called_evenflow_is_left_alone(tmp_path: Path) -> None:
+    theirs = (
+        "SERVICE_HOST",
+        "SERVICE_PORT",
+        "SERVICE_PORT_HTTP",
+        "PORT",
+        "PORT_80_TCP",
+        "PORT_80_TCP_ADDR",
+        "WEB_PORT",
+    )
+    assert load(tmp_path, **dict.fromkeys(theirs, "tcp://10.0.0.1:80")).origins() == load(tmp_path).origins()
+
+
 def test_an_unknown_override_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="'leas' is not a setting"):
         load(tmp_path, {"leas": 3})
@@ -408,5 +423,10 @@ def test_a_topic_lives_on_its_own_engine_under_its_physical_name(tmp_path: Path)
 
 
 def test_every_setting_is_described() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "settings.md").read_text("utf-8")
     assert Settings.__doc__ is not None
     assert [name for name in FIELDS if name not in Settings.__doc__] == []
+    documented = set(re.findall(r"^\| `([a-z_.<>]+)` \|", page, re.MULTILINE))
+    assert documented == {*FIELDS, "stores.<service>", "topics.<topic>.engine", "topics.<topic>.name"}
+    known = {each.name for kind in (SqliteOptions, SqliteStoreOptions) for each in fields(kind)}
+    assert [name for name in known if f"`{name}" not in page] == []

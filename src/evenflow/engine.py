@@ -165,6 +165,8 @@ class Engine(Protocol):
 
     name: str
     capabilities: Capabilities
+    trouble: str
+    """Why the last append was not stored; empty after one that was."""
 
     async def open(self) -> None:
         """Connect, and verify the settings that durability rests on. Raises `Refused` with the remedy."""

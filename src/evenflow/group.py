@@ -87,6 +87,9 @@ class Progress:
 class GroupLoop(ABC):
     """Fetches for one group in one process, and does the work. Ownership gives it partitions and takes them back."""
 
+    look_again = 0.0
+    """Seconds until lanes that are still due after a look are looked at again."""
+
     def __init__(self, work: Work) -> None:
         self.work = work
         self.spec = work.spec
@@ -187,7 +190,7 @@ class GroupLoop(ABC):
         if batches:
             await self.handle([each for each in batches if each.partition in self.owned])
             self.trouble = ""
-            await asyncio.sleep(0)
+        await asyncio.sleep(0)  # nothing above need have waited: others have their turn
         return False
 
     def _notice(self, notice: Assigned | Revoking | Lost) -> None:
@@ -262,7 +265,7 @@ class GroupLoop(ABC):
                     await self.run_lane(owned, lane)
             due = await self.parking.next_due(owned)
             if due is not None:
-                next_due = min(next_due, due)
+                next_due = min(next_due, max(due, clock.now() + self.look_again))
         self._due_at = next_due
         return max(0.0, next_due - clock.now())
 

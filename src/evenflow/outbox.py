@@ -37,6 +37,7 @@ class Outbox:
         source: str,
         store: Store,
         ready: Callable[[str], Awaitable[Engine]],
+        place: Callable[[str], str],
         registry: Registry,
         clock: Clock,
         *,
@@ -52,9 +53,11 @@ class Outbox:
         self.producer = ""
         self.full = False
         self.moved = 0
+        self.moved_to = 0
         self.owned: Owned | None = None
         self.trouble = ""
         self._ready = ready
+        self._place = place
         self._limits = (limit_events, limit_bytes)
         self._mine: dict[int, tuple[str, frozenset[int]]] = {}
         self._joined: list[tuple[int, str, frozenset[int]]] = []
@@ -71,7 +74,7 @@ class Outbox:
             correlation, causation, headers = "", "", None
         else:
             correlation, causation, headers = because.correlation or because.id, because.id, _trace(because.headers)
-        return spec.topic.name, (
+        return self._place(spec.topic.name), (
             id_,
             self.source,
             spec.type,
@@ -209,10 +212,11 @@ class Outbox:
     async def _append(self, topic: str, envelopes: list[Envelope]) -> None:
         """Append all, in order per slot; what is refused or unknown is appended again, with the same numbers."""
         while envelopes:
-            outcomes = await (await self._ready(topic)).append(topic, envelopes)
+            engine = await self._ready(topic)
+            outcomes = await engine.append(topic, envelopes)
             left = [e for e, outcome in zip(envelopes, outcomes, strict=True) if outcome is not Outcome.STORED]
             if len(left) == len(envelopes):
-                raise EngineUnavailable(f"the engine does not take events of topic {topic!r}")
+                raise EngineUnavailable(f"the {engine.name} engine does not take events of {topic!r}: {engine.trouble}")
             envelopes = left
 
     async def _remove(self, owned: Owned, to: int) -> None:
@@ -223,6 +227,7 @@ class Outbox:
             await session.execute(sql["outbox_remove"], (to,))
 
         await self.store.transact(work)
+        self.moved_to = to
         for row in [row for row in self._mine if row <= to]:
             del self._mine[row]
         if self.full:

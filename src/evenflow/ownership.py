@@ -15,6 +15,7 @@ from pathlib import Path
 from evenflow.clock import Clock
 from evenflow.engine import Engine, Log, Partition
 from evenflow.errors import GroupStopped, Refused
+from evenflow.outbox import RELAY_GROUP, RELAY_PARTITION
 from evenflow.position import NO_MARKS, NONE_SETTLED, Owned, claimed, decode_marks, encode_marks, merge
 from evenflow.store import Process, Session, Store
 
@@ -154,6 +155,14 @@ async def check_belongs(group: str, topic: Log, engine: Engine, store: Store, se
                 f"the log of topic {topic.topic!r} is not the one that {group!r} has read: it was made anew, or replaced",
                 remedy=f"evenflow groups seek {group} --to beginning (or --to end), once you know what became of it",
             )
+    await check_store(group, topic, engine, store, service)
+
+
+async def check_store(group: str, topic: Log, engine: Engine, store: Store, service: str) -> None:
+    """Raise `GroupStopped` where the engine remembers another store of the group, or this one as further on.
+
+    A position without an event behind it was moved by hand: the engine's copy may be ahead of it for a moment.
+    """
     told = await engine.recall(group)
     if told is None:
         return
@@ -161,12 +170,28 @@ async def check_belongs(group: str, topic: Log, engine: Engine, store: Store, se
     if told.store and told.store != store.id:
         raise GroupStopped(f"the store of {service!r} is not the one that {group!r} has used before", remedy=remedy)
     rows = await store.read(store.sql["position_list"], (group,))
-    for name, log_id, generation, number, next_, *_ in rows:
-        if log_id == topic.incarnation and told.positions.get(Partition(name, generation, number), 0) > next_:
+    for name, log_id, generation, number, next_, last_id, *_ in rows:
+        known = told.positions.get(Partition(name, generation, number), 0)
+        if log_id == topic.incarnation and last_id is not None and known > next_:
             raise GroupStopped(
                 f"the store of {service!r} stands behind what {group!r} has done: it was restored from a backup",
                 remedy=remedy,
             )
+
+
+async def check_outbox(name: str, service: str, engine: Engine, store: Store) -> None:
+    """Raise `Refused` where the engine remembers another store, or numbers that this one would give out again."""
+    told = await engine.recall(name)
+    if told is None:
+        return
+    last = (await store.read(store.sql["outbox_last"]))[0][0]
+    another = told.store != store.id
+    if another or told.positions.get(RELAY_PARTITION, 0) > last:
+        why = "is not the one that it has published from" if another else "was restored from a backup"
+        raise Refused(
+            f"the store of {service!r} {why}: what it publishes could be taken for repeats",
+            remedy=f"evenflow store adopt {service}, if this is the store that you want to go on with",
+        )
 
 
 async def claim(

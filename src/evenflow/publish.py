@@ -28,6 +28,7 @@ class Publisher:
         source: str,
         registry: Registry,
         ready: Callable[[str], Awaitable[Engine]],
+        place: Callable[[str], str],
         outboxes: Sequence[Outbox],
         clock: Clock,
         *,
@@ -37,6 +38,7 @@ class Publisher:
         self.producer = PROCESS_PREFIX + new_id(clock.now)
         self._registry = registry
         self._ready = ready
+        self._place = place
         self._outboxes = outboxes
         self._clock = clock
         self._limit = event_limit
@@ -53,7 +55,7 @@ class Publisher:
         encoded = [self._registry.encode(event, self._limit) for event in events]
         by_topic: dict[str, list[tuple[Any, ...]]] = {}
         for each in encoded:
-            by_topic.setdefault(each[0].topic.name, []).append(each)
+            by_topic.setdefault(self._place(each[0].topic.name), []).append(each)
         for topic, ours in by_topic.items():
             engine = await self._ready(topic)
             for outbox in self._outboxes:
@@ -88,7 +90,7 @@ class Publisher:
                 return
             over = self._clock.monotonic() >= deadline
             if all(outcome is Outcome.REFUSED for _, outcome in left):
-                reason = getattr(engine, "trouble", "") or "it gave no reason"
+                reason = engine.trouble or "it gave no reason"
                 stored = len(envelopes) - len(left)
                 self._take_back(topic, [e for e, _ in left])
                 raise PublishRefused(

@@ -19,7 +19,8 @@ from evenflow.group import GroupLoop, Work
 from evenflow.handler import HandlerSpec, Kind, caller, direct
 from evenflow.ids import new_id
 from evenflow.migrations import load_migrations
-from evenflow.outbox import Outbox
+from evenflow.outbox import RELAY_GROUP, RELAY_PARTITION, Outbox
+from evenflow.ownership import check_outbox
 from evenflow.places import make_engine, make_store
 from evenflow.provide import Providers
 from evenflow.publish import Publisher
@@ -59,6 +60,7 @@ class Running:
         self.clock = clock
         self.overrides = dict(overrides or {})
         self.promises: list[Promise] = []
+        self._named: dict[str, str] = {}
         self.stores: dict[str, Store] = {}
         self.outboxes: dict[str, Outbox] = {}
         self.runtimes: dict[str, ServiceRuntime] = {}
@@ -68,14 +70,16 @@ class Running:
         self._handle = set(handle)
         self._join = join
         self._ready: dict[str, Engine] = {}
-        self._readying: dict[str, asyncio.Task[Engine]] = {}
         self._stack = AsyncExitStack()
         self._stopping = Signal()
         self._upkeep: asyncio.Task[None] | None = None
+        self._main: Engine
+        self._relayed: dict[str, int] = {}
         self.clean = True
         self.registry = Registry((), app.codecs)
         self.specs = {service.name: [self._placed(spec) for spec in service.handlers()] for service in app.services}
         self.topics: dict[str, Topic] = {}
+        """Topics by the names that they have on their engines."""
         for cls in app.event_classes():
             self.know(cls)
 
@@ -84,16 +88,24 @@ class Running:
         return replace(spec, group=self.settings.group_name(spec.group), topics=topics)
 
     def _physical(self, topic: Topic) -> Topic:
-        name = self.settings.topic_name(topic.name)
+        name = self.place(topic.name)
         return topic if name == topic.name else replace(topic, name=name)
+
+    def place(self, name: str) -> str:
+        """The name that a topic has on its engine, by its name in the code."""
+        place = self._named.get(name)
+        if place is None:
+            place = self._named[name] = self.settings.topic_name(name)
+        return place
 
     def know(self, cls: type) -> None:
         """Make an event class known, and its topic."""
-        topic = self.registry.add(cls).spec.topic
+        topic = self._physical(self.registry.add(cls).spec.topic)
         known = self.topics.get(topic.name)
         if known is not None and known != topic and known.owned and topic.owned:
             raise DefinitionError(
-                f"the topic {topic.name!r} is declared twice with different facts", remedy="declare it once, and import it"
+                f"the topic {topic.name!r} is declared twice with different facts",
+                remedy="declare it once, and import it",
             )
         if known is None or topic.owned:
             self.topics[topic.name] = topic
@@ -109,9 +121,9 @@ class Running:
             raise
 
     async def _open(self) -> None:
-        for line in self.settings.check_names([s.name for s in self.app.services], self.topics):
+        for line in self.settings.check_names([s.name for s in self.app.services], self._named):
             log.warning("settings: %s", line)
-        await self._engine(self.settings.engine)
+        self._main = await self._engine(self.settings.engine)
         for service in self.app.services:
             if self._join and self._handle and service.name not in self._handle:
                 continue
@@ -122,8 +134,10 @@ class Running:
             if service.migrations is not None:
                 await store.migrate(load_migrations(service.migrations, service.name))
             self.outboxes[service.name] = await self._outbox(service.name, store)
+            if self._join:
+                await check_outbox(self.relay_name(service.name), service.name, self._main, store)
         self.publisher = Publisher(
-            self.app.name, self.registry, self.ready, list(self.outboxes.values()), self.clock,
+            self.app.name, self.registry, self.ready, self.place, list(self.outboxes.values()), self.clock,
             event_limit=self.settings.max_event_bytes,
         )  # fmt: skip
         if not self._join:
@@ -135,7 +149,7 @@ class Running:
 
     async def _outbox(self, name: str, store: Store) -> Outbox:
         outbox = Outbox(
-            name, store, self.ready, self.registry, self.clock,
+            name, store, self.ready, self.place, self.registry, self.clock,
             limit_events=self.settings.outbox_events, limit_bytes=self.settings.outbox_bytes,
             event_limit=self.settings.max_event_bytes,
         )  # fmt: skip
@@ -210,6 +224,7 @@ class Running:
             clean = await self._quietly(runtime.stop(limit), clean) and clean
         if self._upkeep is not None:
             await self._upkeep
+        await self._quietly(self._tell_relays(), None)
         await self._quietly(self._stack.aclose(), None)
         for store in self.stores.values():
             await self._quietly(store.close(), None)
@@ -226,6 +241,7 @@ class Running:
 
     async def _maintain(self) -> None:
         while not await self.clock.wait(self._stopping, MAINTAIN):
+            await self._quietly(self._tell_relays(), None)
             for engine in list(self.engines.values()):
                 try:
                     await engine.maintain()
@@ -234,22 +250,36 @@ class Running:
                 except Exception:
                     log.exception("engine %s: upkeep failed", engine.name)
 
+    def relay_name(self, service: str) -> str:
+        """The name under which the engine remembers how far a service's outbox was relayed."""
+        return self.settings.group_name(f"{RELAY_GROUP}.{service}")
+
+    async def _tell_relays(self) -> None:
+        """Let the engine know, so that a store that was restored from a backup is noticed before it numbers again."""
+        for name, outbox in self.outboxes.items():
+            if outbox.moved_to > self._relayed.get(name, 0):
+                self._relayed[name] = to = outbox.moved_to
+                await self._main.told(self.relay_name(name), outbox.store.id, {RELAY_PARTITION: to})
+
     # -- topics -----------------------------------------------------------------------------------------------------
 
     async def ready(self, topic: str) -> Engine:
-        """The engine of a topic, opened, with the topic declared if it is ours. Raises `EngineUnavailable`."""
+        """The engine of a topic (by its name there), opened, with the topic declared if it is ours.
+
+        Raises `EngineUnavailable` for a topic that is not there, and `Refused`.
+        """
         engine = self._ready.get(topic)
         return engine if engine is not None else await self._prepare(topic)
 
     async def _prepare(self, topic: str) -> Engine:
-        engine = await self._engine(self.settings.engine_url(topic))
-        spec = self.topics.get(topic)
-        if spec is None:
-            found = [b.spec.topic for b in self.registry.by_type.values() if b.spec.topic.name == topic]
-            spec = next((each for each in found if each.owned), found[0] if found else None)
-        if spec is not None and (spec.owned or self._join):
-            await engine.declare(self._physical(spec))
-        elif await engine.log(self.settings.topic_name(topic)) is None:
+        for binding in list(self.registry.by_type.values()):
+            self.know(binding.spec.cls)
+        code = next((name for name, place in self._named.items() if place == topic), topic)
+        engine = await self._engine(self.settings.engine_url(code))
+        declared = self.topics.get(topic)
+        if declared is not None and (declared.owned or self._join):
+            await engine.declare(declared)
+        elif await engine.log(topic) is None:
             raise EngineUnavailable(f"there is no topic {topic!r} on the engine, and nobody here declares it")
         self._ready[topic] = engine
         return engine

@@ -24,6 +24,7 @@ PER_TOPIC = ("engine", "name")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*:.*", re.DOTALL)
 _GROUP_PREFIX = re.compile(r"(?:[a-z][a-z0-9]*(?:[._-][a-z0-9]+)*[._-]?)?")
 _PASSWORD = re.compile(r"(?<=://)([^:/?#@]*:).*@", re.DOTALL)
+_KUBERNETES = re.compile(r"_(?:SERVICE_HOST|SERVICE_PORT(?:_.+)?|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_.+)?)?)$")
 _TOKEN = re.compile(r"^(nats://)[^:/?#@]+@")
 _SECRET_OPTION = re.compile(r"([?&][^=&]*(?:pass|secret|token|credential|key)[^=&]*=)[^&]*", re.IGNORECASE)
 
@@ -146,7 +147,7 @@ def _as_table(value: Any, origin: str) -> Mapping[str, Any]:
 
 def _from_env(env: Mapping[str, str], base: Path) -> Iterator[tuple[SettingPath, Raw]]:
     for key in sorted(env):
-        if key.startswith(PREFIX):
+        if key.startswith(PREFIX) and not _KUBERNETES.search(key):
             yield _env_path(key), Raw(env[key], key, 2, base)
 
 

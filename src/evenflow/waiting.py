@@ -66,6 +66,8 @@ class Window:
 class LaneLoop(GroupLoop):
     """Runs a handler that waits for the outside, several events at a time."""
 
+    look_again = 0.05  # a lane that is being worked on is due until it is settled
+
     def __init__(self, work: Work) -> None:
         super().__init__(work)
         self._windows: dict[Partition, Window] = {}

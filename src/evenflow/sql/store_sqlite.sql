@@ -29,21 +29,23 @@ where group_name = $1 order by topic, log, generation, partition
 select partition, next, marks from evenflow_position
 where group_name = $1 and topic = $2 and log = $3 and generation = $4 order by partition
 
+-- A fence that was given out once never comes back, also when rows were dropped meanwhile.
 -- name: position_create
-insert into evenflow_position (group_name, topic, log, generation, partition, next, last_id, marks, settled)
-values ($1, $2, $3, $4, $5, $6, null, $7, $8)
+insert into evenflow_position (group_name, topic, log, generation, partition, next, last_id, marks, settled, fence)
+values ($1, $2, $3, $4, $5, $6, null, $7, $8, coalesce(
+    (select max(fence) from evenflow_position where group_name = $1 and topic = $2), 0))
 on conflict (group_name, topic, log, generation, partition) do nothing
 
 -- name: position_retire
 update evenflow_position set fence = fence + 1, owner = null
 where group_name = $1 and topic = $2 and log = $3 and generation = $4
 
--- name: position_drop
-delete from evenflow_position where group_name = $1 and topic = $2
+-- name: position_drop_others
+delete from evenflow_position where group_name = $1 and topic = $2 and (log <> $3 or generation <> $4)
 
 -- name: position_seek
-update evenflow_position set next = $6, last_id = null, marks = $7, settled = $8, fence = fence + 1, owner = null,
-    claims = 0, trying = null
+update evenflow_position set next = $6, last_id = null, marks = $7, settled = $8, owner = null, claims = 0,
+    trying = null, fence = 1 + (select max(fence) from evenflow_position where group_name = $1 and topic = $2)
 where group_name = $1 and topic = $2 and log = $3 and generation = $4 and partition = $5
 
 -- name: group_create
@@ -114,6 +116,16 @@ where group_name = $1 and lane = $2 and head = 1 and due is null
 delete from evenflow_parked
 where group_name = $1 and topic = $2 and generation = $3 and partition = $4 and "offset" >= $5
 
+-- name: parked_unwind_later
+delete from evenflow_parked where group_name = $1 and topic = $2 and generation > $3
+
+-- The log that they came from is no more: they stand before everything of the new one, in the order that they had.
+-- name: parked_bygone
+update evenflow_parked set lane = case when substr(lane, 1, 1) = '#' then '#' || lane else lane end,
+    generation = generation - (
+        select max(generation) - min(min(generation), 1) + 1 from evenflow_parked where group_name = $1 and topic = $2)
+where group_name = $1 and topic = $2
+
 -- name: parked_rehead
 update evenflow_parked as p set head = 1, due = $3
 where p.group_name = $1 and p.topic = $2 and p.head = 0 and not exists (
@@ -161,6 +173,9 @@ on conflict (group_name, replay, source, id) do nothing
 
 -- name: inbox_seen
 select 1 from evenflow_inbox where group_name = $1 and replay = $2 and source = $3 and id = $4
+
+-- name: inbox_clear
+delete from evenflow_inbox where group_name = $1
 
 -- name: inbox_prune
 delete from evenflow_inbox where seen < $1

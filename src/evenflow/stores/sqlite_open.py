@@ -22,6 +22,7 @@ from evenflow.sqlite_file import (
 )
 from evenflow.stores.sqlite_driver import ApswLink, Link, Place
 from evenflow.stores.sqlite_session import JoinedSession
+from evenflow.stores.sqlite_schema import KIND
 from evenflow.stores.sqlite_stdlib import StdlibLink
 
 DriverName = Literal["apsw", "sqlite3"]
@@ -42,7 +43,10 @@ def opener(driver: DriverName, place: Place) -> Callable[[bool], Link]:
 
 
 def _apsw(place: Place, reads: bool) -> Link:
-    connection = apsw.Connection(MEMORY) if place.path == MEMORY else connect(place.path, place.what)
+    if place.path == MEMORY:
+        connection = apsw.Connection(MEMORY)
+    else:
+        connection = connect(place.path, place.what, check=lambda head: KIND.check(head, place.path))
     for name, value in (*_ALSO, ("query_only", int(reads))):
         connection.pragma(name, value)
     return ApswLink(connection, place, reads=reads)
