@@ -141,8 +141,9 @@ def test_seek_back_applies_each_event_once_more_and_drops_what_comes_again(tmp_p
             await until(running, lambda: _is(applied(running), {"1": 1, "3": 1, "4": 1}))
             await until(running, lambda: _parked(running, 2))
             shop.failing = set()
-            moved = await operate.seek(running, "billing.charge", "beginning", "ann")
-            assert moved == {Partition("orders", 1, 0): 0, Partition("orders", 1, 1): 0}
+            (plan,) = await operate.seek(running, "billing.charge", "beginning", "ann")
+            assert plan.positions == {Partition("orders", 1, 0): 0, Partition("orders", 1, 1): 0}
+            assert sum(each or 0 for each in plan.before.values()) == 5
             assert (await status(running)).parked == 0
             await until(running, lambda: _is(applied(running), {"1": 2, "2": 2, "3": 2, "4": 2}))
             await idle(running)
@@ -173,9 +174,8 @@ def test_seek_to_the_end_to_a_time_and_to_offsets(tmp_path: Path) -> None:
             engine = next(iter(looking.engines.values()))
             ends = {n: (await engine.bounds(Partition("orders", 1, n))).high for n in (0, 1)}
             assert (await status(looking)).waiting == 4
-            assert await operate.seek(looking, "billing.charge", "end", "ann") == {
-                Partition("orders", 1, n): end for n, end in ends.items()
-            }
+            (plan,) = await operate.seek(looking, "billing.charge", "end", "ann")
+            assert plan.positions == {Partition("orders", 1, n): end for n, end in ends.items()}
             assert (await status(looking)).waiting == 0
             await operate.seek(looking, "billing.charge", between, "ann")
             assert (await status(looking)).waiting == 4
@@ -418,3 +418,35 @@ def _copy(folder: Path, source: str, target: str) -> None:
     shutil.copy(folder / f"{source}.db", folder / f"{target}.db")
     if (folder / f"{source}.db-wal").exists():
         shutil.copy(folder / f"{source}.db-wal", folder / f"{target}.db-wal")
+
+
+def test_the_engine_is_told_before_a_seek_back_is_real(tmp_path: Path) -> None:
+    """Otherwise a crash between the two would look like a store that was restored from a backup."""
+
+    async def main() -> None:
+        shop = Shop(tmp_path)
+        await shop.prepare()
+        async with shop.running() as running:
+            await shop.publish(running, "1", "2", "3")
+            await idle(running)
+        async with shop.running(join=False) as looking:
+            plans = await operate.plan_seek(looking, "billing.charge", "beginning")
+            engine, store = plans[0].engine, looking.stores["billing"]
+            transact = store.transact
+
+            async def killed(work: Any) -> None:
+                told = await engine.recall("billing.charge")
+                assert told is not None
+                assert {p: told.positions.get(p, 0) for p in plans[0].positions} == dict.fromkeys(plans[0].positions, 0)
+                raise KeyboardInterrupt
+
+            store.transact = killed  # type: ignore[method-assign, assignment]
+            with pytest.raises(KeyboardInterrupt):
+                await operate.carry_out(looking, "billing.charge", plans, "beginning", "ann")
+            store.transact = transact  # type: ignore[method-assign]
+        async with shop.running() as running:
+            await idle(running)
+            assert await applied(running) == {"1": 1, "2": 1, "3": 1}
+            assert (await status(running)).state == "running"
+
+    asyncio.run(main())

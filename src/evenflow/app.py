@@ -57,7 +57,21 @@ class App:
         self._middleware: dict[str, list[Callable[..., Any]]] = {"event": [], "chunk": []}
         self._running: Running | None = None
         self._sync: Any = None
-        Registry(self.event_classes(), self.codecs)
+        self._refuse_wrong()
+
+    def _refuse_wrong(self) -> None:
+        """Raise the first thing that is wrong with handlers and events, with all others in `also`."""
+        problems = [problem for service in self.services for problem in service.read()[1]]
+        if not problems:
+            registry = Registry((), self.codecs)
+            for cls in self.event_classes():
+                try:
+                    registry.add(cls)
+                except DefinitionError as error:
+                    problems.append(error)
+        if problems:
+            problems[0].also = tuple(problems[1:])
+            raise problems[0]
 
     # -- putting together -------------------------------------------------------------------------------------------
 
@@ -101,11 +115,8 @@ class App:
         """Everything that is wrong with the definition, as far as it can be known without a server."""
         problems: list[DefinitionError] = []
         for service in self.services:
-            try:
-                specs = service.handlers()
-            except DefinitionError as error:
-                problems.append(error)
-                continue
+            specs, wrong = service.read()
+            problems += wrong
             for spec in specs:
                 for _, wanted in spec.dependencies:
                     try:

@@ -23,7 +23,7 @@ class BatchLoop(ChunkLoop):
         super().__init__(work)
         self.size = work.spec.size
 
-    def _pace(self, count: int, seconds: float) -> None:
+    def _pace(self, count: int, seconds: float) -> None:  # noqa: ARG002  # the size is the user's choice
         self._careful = max(0, self._careful - 1)
 
     def _foreign(self) -> None:
@@ -126,7 +126,5 @@ class BatchLoop(ChunkLoop):
         else:
             progress.handled += len(items)
 
-    async def run_parked(self, unit: UnitOfWork, owned: Owned, row: ParkedRow, event: Any) -> None:
+    async def run_parked(self, unit: UnitOfWork, owned: Owned, row: ParkedRow, event: Any) -> None:  # noqa: ARG002
         await self._call(unit, [(row.offset, row.envelope, event)])
-
-

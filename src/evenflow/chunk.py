@@ -18,7 +18,7 @@ from typing import Any
 from evenflow.drive import Drive
 from evenflow.engine import Batch
 from evenflow.envelope import Envelope
-from evenflow.errors import DecodeError, FenceLost, StatementFailed, StoreUnavailable
+from evenflow.errors import FenceLost, StatementFailed, StoreUnavailable
 from evenflow.group import GroupLoop, Progress, Work
 from evenflow.handler import Delivery
 from evenflow.parking import ParkedRow, ParkingFull, lane_of
@@ -37,11 +37,11 @@ SUSPECT = 3
 """Claims without progress after which events are tried alone, each behind a durable mark."""
 
 
-class Repeat(Exception):  # noqa: N818  # a signal between two passes, not an error
+class Repeat(Exception):
     """The first pass over a chunk cannot be kept; go through it carefully."""
 
 
-class ProcessEnded(Exception):  # noqa: N818  # recorded as the error of an event
+class ProcessEnded(Exception):
     """The process ended while it worked on this event alone."""
 
 
@@ -58,11 +58,9 @@ class ChunkLoop(GroupLoop):
         return self.size
 
     async def handle(self, batches: Sequence[Batch]) -> None:
-        await self.work.outbox.wait_for_space(float("inf"))
         started = time.perf_counter()
-        if self.alone or any(self.owned[b.partition].claims >= SUSPECT for b in batches if b.partition in self.owned):
-            await self._one_by_one(batches)
-        elif not await self.chunk(batches, careful=self._careful > 0):
+        alone = self.alone or any(self.owned[batch.partition].claims >= SUSPECT for batch in batches)
+        if alone or not await self.chunk(batches, careful=self._careful > 0):
             await self._one_by_one(batches)
         self._pace(sum(len(batch.envelopes) for batch in batches), time.perf_counter() - started)
 
@@ -124,7 +122,7 @@ class ChunkLoop(GroupLoop):
                 progresses.append(progress)
                 if not progress.complete:
                     break
-            await unit.commit()
+            await self.commit(unit)
         except (Repeat, StatementFailed) as error:
             await unit.rollback()
             return await self._again(batches, careful, error)
@@ -211,8 +209,10 @@ class ChunkLoop(GroupLoop):
             tx = unit.current = Transaction(unit, envelope)
             try:
                 if plain:
-                    coroutine = function(event, tx) if function is not None else call(
-                        event, tx, self.delivery(owned, offset, envelope, 1) if wants_delivery else None
+                    coroutine = (
+                        function(event, tx)
+                        if function is not None
+                        else call(event, tx, self.delivery(owned, offset, envelope, 1) if wants_delivery else None)
                     )
                     try:
                         yielded = coroutine.send(None)
@@ -341,7 +341,7 @@ class ChunkLoop(GroupLoop):
         careful: bool,
     ) -> None:
         """Take back what the event did, and park it. Raises what is not the event's fault."""
-        unit.current = None
+        tx, unit.current = unit.current, None
         if isinstance(error, (StoreUnavailable, FenceLost, Repeat)):
             raise error
         if careful:
@@ -349,13 +349,11 @@ class ChunkLoop(GroupLoop):
             await (await unit.begin()).rollback_to()
             kept = min(len(unit.statements), max(mark[0], unit.applied))
             del unit.statements[kept:], unit.sites[kept:], unit.published[mark[1] :]
-        elif not unit.undo(mark):
+        elif unit.ran is tx or not unit.undo(mark):
             raise Repeat from error
         self.park(unit, progress, offset, envelope, error)
 
-    def park(
-        self, unit: UnitOfWork, progress: Progress, offset: int, envelope: Envelope, error: BaseException
-    ) -> None:
+    def park(self, unit: UnitOfWork, progress: Progress, offset: int, envelope: Envelope, error: BaseException) -> None:
         """Set a failed event aside in the same transaction; where there is no place left, the partition waits."""
         lane = lane_of(envelope, progress.owned.partition, offset)
         try:
@@ -371,7 +369,9 @@ class ChunkLoop(GroupLoop):
         self.counters.failed += 1
         if isinstance(decision, DeadLetter):
             self.counters.dead += 1
-            log.error("group %s: %s %s is a dead letter: %r", self.name, envelope.type, envelope.id, error, exc_info=error)
+            log.error(
+                "group %s: %s %s is a dead letter: %r", self.name, envelope.type, envelope.id, error, exc_info=error
+            )
         else:
             log.warning("group %s: %s %s is tried again: %r", self.name, envelope.type, envelope.id, error)
 
@@ -397,7 +397,7 @@ class ChunkLoop(GroupLoop):
             more = await self.parking.rows(session, topic, lane, 1) if await self._flushed(unit) else []
             if more and done == len(rows):
                 self.parking.head(unit, topic, lane, more[0])
-            await unit.commit()
+            await self.commit(unit)
         except StatementFailed as error:
             await unit.rollback()
             await self._lane_failed(owned, lane, error)

@@ -134,7 +134,7 @@ class VirtualClock:
         self._now += seconds
         far = self._monotonic + near
         self._timers = [
-            (at if at <= far else max(far, at - seconds), turn, future)
+            (at if at <= far else max(self._monotonic, at - seconds), turn, future)
             for at, turn, future in self._timers
             if not future.done()
         ]

@@ -11,7 +11,7 @@ from evenflow.errors import StoreUnavailable
 from evenflow.unit_of_work import UnitOfWork
 
 
-class HandlerTimeout(Exception):  # noqa: N818  # a failure of the event like any other, kept by its name
+class HandlerTimeout(Exception):
     """The handler waited longer than its policy allows."""
 
 

@@ -10,7 +10,8 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     `(source, id)` is the identity of the event. `producer` and `number` say where it came from: numbers of one
     producer are gapless per (topic, slot) and rise in publish order; a record of a stranger has producer "" and
-    number 0. `time` is Unix time in seconds. `correlation` "" stands for its own id: it is the first of a conversation. `headers` are extension attributes and the trace context of the origin.
+    number 0. `time` is Unix time in seconds. `correlation` "" stands for its own id: it is the first of a
+    conversation. `headers` are extension attributes and the trace context of the origin.
     """
 
     id: str

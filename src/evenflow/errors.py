@@ -35,11 +35,16 @@ class EvenflowError(Exception):
 
 
 class DefinitionError(EvenflowError):
-    """A class, handler or app is written wrongly. `where` is "file:line" of the user's code, or empty."""
+    """A class, handler or app is written wrongly. `where` is "file:line" of the user's code, or empty.
+
+    `also` are other errors that were found with it.
+    """
 
     def __init__(self, message: str, *, where: str = "", remedy: str = "") -> None:
         super().__init__(f"{where}: {message}" if where else message, remedy=remedy)
+        self.plain = message
         self.where = where
+        self.also: tuple[DefinitionError, ...] = ()
 
 
 class SettingsError(EvenflowError):

@@ -106,6 +106,7 @@ class GroupLoop(ABC):
         self._giving: dict[Partition, None] = {}
         self._blocked: dict[Partition, float] = {}
         self._stopping = False
+        self._publishes = False
         self._told: dict[Partition, int] = {}
         self._tell_at = 0.0
         self._due_at = 0.0
@@ -177,6 +178,8 @@ class GroupLoop(ABC):
             await self._release(partition)
         if self._stopping and not self.owned and not self._given:
             return True
+        if self._publishes and self.work.outbox.full:
+            return await self._wait_for_outbox()
         wait = min(await self._run_due(), self._unblock(), IDLE)
         await self._tell(force=False)
         limit = self.room()
@@ -192,6 +195,19 @@ class GroupLoop(ABC):
             self.trouble = ""
         await asyncio.sleep(0)  # nothing above need have waited: others have their turn
         return False
+
+    async def _wait_for_outbox(self) -> bool:
+        """A group that publishes pauses while the outbox is full: what it does could not be committed."""
+        self._trouble(
+            f"the outbox of {self.spec.service!r} is full: {self.work.outbox.trouble or 'the relay is behind'}"
+        )
+        await self.work.clock.sleep(BACK_OFF)
+        return False
+
+    async def commit(self, unit: UnitOfWork) -> None:
+        """Make a unit of this group's work real."""
+        self._publishes = self._publishes or bool(unit.published)
+        await unit.commit()
 
     def _notice(self, notice: Assigned | Revoking | Lost) -> None:
         if isinstance(notice, Assigned):
@@ -213,9 +229,7 @@ class GroupLoop(ABC):
         if owned is not None:
             await self._tell(force=True)
             self.consumer.release(partition)
-            await self.work.store.transact(
-                lambda session: session.execute(self._sql["position_release"], owned.where)
-            )
+            await self.work.store.transact(lambda session: session.execute(self._sql["position_release"], owned.where))
         self.owned.pop(partition, None)
         self._giving.pop(partition, None)
         self._blocked.pop(partition, None)
@@ -385,7 +399,7 @@ class GroupLoop(ABC):
         await self.work.clock.sleep(wait)
         return ()
 
-    async def finished(self, owned: Owned) -> bool:
+    async def finished(self, owned: Owned) -> bool:  # noqa: ARG002  # of other kinds
         """Whether nothing of this partition is in flight, so that it may be released."""
         return True
 
@@ -393,5 +407,5 @@ class GroupLoop(ABC):
         """Whether events are being worked on outside of `handle`."""
         return False
 
-    def dropped(self, partition: Partition) -> None:
+    def dropped(self, partition: Partition) -> None:  # noqa: B027  # of other kinds
         """The partition is lost: forget what is in flight."""

@@ -84,7 +84,7 @@ class HandlerSpec:
 
 
 def location(function: Callable[..., Any]) -> str:
-    """ "file:line" of a function, or its name where it has no source."""
+    """The place of a function as "file:line", or its name where it has no source."""
     code = getattr(inspect.unwrap(function), "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(function)
 

@@ -190,22 +190,29 @@ async def _ask(running: Running, group: str, lane: str | None, wish: str, who: s
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Where a group goes on in one topic. `anew`: in all partitions of the generation, not in some of them."""
+    """Where a group is to go on in one topic, and where it stands (None: nowhere in this log)."""
 
     log: Log
     engine: Engine
     generation: int
     positions: dict[Partition, int]
-    anew: bool
+    before: dict[Partition, int | None]
 
 
-async def seek(running: Running, group: str, to: To, who: str) -> dict[Partition, int]:
+async def seek(running: Running, group: str, to: To, who: str) -> list[Plan]:
     """Let the group go on elsewhere; returns where. One transaction of its store, and the engine's copy with it.
 
     What the log brings again runs again, once: marks are cleared, and parked events that come again are dropped.
     What was parked from a log that is no more stays, before everything new. A stopped group goes on.
-    Raises `Refused` where the store is not the group's, or an offset is outside of the log.
+    Raises what `plan_seek` raises.
     """
+    plans = await plan_seek(running, group, to)
+    await carry_out(running, group, plans, repr(to), who)
+    return plans
+
+
+async def plan_seek(running: Running, group: str, to: To) -> list[Plan]:
+    """What a seek would do. Raises `Refused` where the store is not the group's, or an offset is not in the log."""
     home_ = await home(running, group)
     group, store = home_.spec.group, home_.store
     rows = await store.read(store.sql["position_list"], (group,))
@@ -219,15 +226,23 @@ async def seek(running: Running, group: str, to: To, who: str) -> dict[Partition
         except GroupStopped as error:
             raise Refused(error.message, remedy=error.remedy) from None
         plans.append(await _plan(group, log, engine, rows, to))
+    return plans
+
+
+async def carry_out(running: Running, group: str, plans: Sequence[Plan], wanted: str, who: str) -> None:
+    """Do what was planned; `wanted` is kept in the audit."""
+    home_ = await home(running, group)
+    group, store = home_.spec.group, home_.store
     for plan in plans:  # never ahead of the store: backwards before the transaction, forwards after it
         told = await plan.engine.recall(group)
         back = {p: min(offset, told.positions.get(p, 0)) for p, offset in plan.positions.items()} if told else {}
-        later = {p: 0 for p in told.positions if p.topic == plan.log.topic and p.generation > plan.generation} if told else {}
+        known = told.positions if told else {}
+        later = {p: 0 for p in known if p.topic == plan.log.topic and p.generation > plan.generation}
         await plan.engine.told(group, store.id, {**back, **later})
-    await store.transact(lambda session: _move(session, store, group, plans, (running.clock.now(), who, repr(to))))
+    note = (running.clock.now(), who, wanted)
+    await store.transact(lambda session: _move(session, store, group, plans, note))
     for plan in plans:
         await plan.engine.told(group, store.id, plan.positions)
-    return {partition: offset for plan in plans for partition, offset in plan.positions.items()}
 
 
 async def _plan(group: str, log: Log, engine: Engine, rows: Sequence[Row], to: To) -> Plan:
@@ -235,7 +250,7 @@ async def _plan(group: str, log: Log, engine: Engine, rows: Sequence[Row], to: T
         return await _exact(group, log, engine, rows, to)
     first, last = log.generations[0].number, log.generations[-1].number
     if to == "beginning":
-        return Plan(log, engine, first, {p: (await engine.bounds(p)).low for p in log.partitions(first)}, True)
+        return _planned(log, engine, rows, first, {p: (await engine.bounds(p)).low for p in log.partitions(first)})
     positions: dict[Partition, int] = {}
     for generation in log.generations[-1:] if to == "end" else log.generations:
         positions, before = {}, True
@@ -246,7 +261,14 @@ async def _plan(group: str, log: Log, engine: Engine, rows: Sequence[Row], to: T
         last = generation.number
         if not before:
             break  # the first generation that holds an event of that time or later
-    return Plan(log, engine, last, positions, True)
+    return _planned(log, engine, rows, last, positions)
+
+
+def _planned(log: Log, engine: Engine, rows: Sequence[Row], generation: int, positions: dict[Partition, int]) -> Plan:
+    ours = {Partition(log.topic, row[2], row[3]): row[4] for row in rows if row[:2] == (log.topic, log.incarnation)}
+    current = max((partition.generation for partition in ours), default=generation)
+    everywhere = {p: ours.get(p) for p in (*positions, *(p for p in ours if p.generation == current))}
+    return Plan(log, engine, generation, positions, everywhere)
 
 
 async def _exact(group: str, log: Log, engine: Engine, rows: Sequence[Row], to: Mapping[int, int]) -> Plan:
@@ -269,7 +291,7 @@ async def _exact(group: str, log: Log, engine: Engine, rows: Sequence[Row], to: 
                 f"partition {partition.number} of {log.topic!r} keeps the offsets from {low} to {high}, not {offset}",
                 remedy=f"use one from {low} to {high}; {high} is the end",
             )
-    return Plan(log, engine, generation, positions, False)
+    return _planned(log, engine, rows, generation, positions)
 
 
 async def _move(

@@ -13,7 +13,6 @@ from evenflow.clock import Clock, Signal
 from evenflow.engine import Engine, Outcome, Partition
 from evenflow.envelope import Envelope, unpack
 from evenflow.errors import EngineUnavailable, FenceLost, OutboxFull, StoreUnavailable
-from evenflow.registry import Registry
 from evenflow.ids import slot_of
 from evenflow.position import Owned, guard
 from evenflow.registry import SIZE_LIMIT, Registry
@@ -261,7 +260,9 @@ class Outbox:
 
 def _trace(headers: dict[str, str] | None) -> dict[str, str] | None:
     """The trace context, which an event passes on to those that it causes."""
-    return None if headers is None else {name: headers[name] for name in ("traceparent", "tracestate") if name in headers}
+    return (
+        None if headers is None else {name: headers[name] for name in ("traceparent", "tracestate") if name in headers}
+    )
 
 
 async def _guarded(session: Session, sql: str, owned: Owned) -> None:

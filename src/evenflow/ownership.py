@@ -15,10 +15,9 @@ from pathlib import Path
 from evenflow.clock import Clock
 from evenflow.engine import Engine, Log, Partition
 from evenflow.errors import GroupStopped, Refused
-from evenflow.outbox import RELAY_GROUP, RELAY_PARTITION
+from evenflow.outbox import RELAY_PARTITION
 from evenflow.position import NO_MARKS, NONE_SETTLED, Owned, claimed, decode_marks, encode_marks, merge
 from evenflow.store import Process, Session, Store
-
 
 # -- pure decisions -------------------------------------------------------------------------------------------------
 
@@ -152,7 +151,7 @@ async def check_belongs(group: str, topic: Log, engine: Engine, store: Store, se
     for name, known, incarnation, _state, _reason in await store.read(store.sql["group_list"]):
         if (name, known) == (group, topic.topic) and incarnation != topic.incarnation:
             raise GroupStopped(
-                f"the log of topic {topic.topic!r} is not the one that {group!r} has read: it was made anew, or replaced",
+                f"the log of topic {topic.topic!r} is not the one that {group!r} has read: it was made anew",
                 remedy=f"evenflow groups seek {group} --to beginning (or --to end), once you know what became of it",
             )
     await check_store(group, topic, engine, store, service)

@@ -22,7 +22,6 @@ from evenflow.migrations import load_migrations
 from evenflow.outbox import RELAY_GROUP, RELAY_PARTITION, Outbox
 from evenflow.ownership import check_outbox
 from evenflow.places import make_engine, make_store
-from evenflow.provide import Providers
 from evenflow.publish import Publisher
 from evenflow.registry import Registry
 from evenflow.report import Promise, promise_of
@@ -165,7 +164,7 @@ class Running:
             f"the store of {service!r}", f"the {engine.name} engine",
         )  # fmt: skip
         raise Refused(
-            f"{lasting} outlives this process and {other} does not: the one would remember what the other has forgotten",
+            f"{lasting} outlives this process and {other} does not: one remembers what the other has forgotten",
             remedy="keep both in files, or both in memory (engine memory: with store sqlite::memory:)",
         )
 

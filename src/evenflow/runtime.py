@@ -156,6 +156,7 @@ class ServiceRuntime:
         processes = await self.store.processes()
         live = [process for process in processes if self._liveness.alive(process)]
         await self._tick_relay([each.id for each in live])
+        await self.outbox.measure()
         if not self.loops:
             return
         states = {(row[0], row[1]): row for row in await self.store.read(self.store.sql["group_list"])}
@@ -287,5 +288,3 @@ def _current(rows: Sequence[Row], topic: Log) -> dict[Partition, Row]:
     ours = [row for row in rows if row[0] == topic.topic and row[1] == topic.incarnation]
     current = max((row[2] for row in ours), default=0)
     return {Partition(row[0], row[2], row[3]): row for row in ours if row[2] == current}
-
-

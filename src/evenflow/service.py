@@ -104,23 +104,41 @@ class Service:
         return register
 
     def handlers(self) -> list[HandlerSpec]:
-        """All handlers, read and checked. Raises `DefinitionError` with the line of what is wrong."""
+        """All handlers, read and checked. Raises `DefinitionError` with the line of what is wrong, and all others."""
+        specs, problems = self.read()
+        if problems:
+            problems[0].also = tuple(problems[1:])
+            raise problems[0]
+        return specs
+
+    def read(self) -> tuple[list[HandlerSpec], list[DefinitionError]]:
+        """The handlers that are right, and what is wrong with the others."""
         specs: dict[str, HandlerSpec] = {}
+        problems: list[DefinitionError] = []
         for function, events, options in self._declared:
-            if not events or not all(inspect.isclass(event) for event in events):
-                raise DefinitionError(
-                    f"handler {function.__name__!r} names no event class", where=location(function), remedy="@service.on(Event)"
-                )
-            topics = tuple(dict.fromkeys(spec_of(event).topic for event in events))
-            spec = inspect_handler(self.name, function, events, topics, options, self.policy)
-            if spec.group in specs:
-                raise DefinitionError(
-                    f"the group {spec.group!r} has two handlers, the other at {specs[spec.group].where}",
-                    where=spec.where,
-                    remedy="a group has one handler; give this one a group of its own, or one function all its events",
-                )
-            specs[spec.group] = spec
-        return list(specs.values())
+            try:
+                spec = self._read(function, events, options)
+                if spec.group in specs:
+                    raise DefinitionError(
+                        f"the group {spec.group!r} has two handlers, the other at {specs[spec.group].where}",
+                        where=spec.where,
+                        remedy="a group has one handler; give this one a group of its own, or one function all its events",
+                    )
+            except DefinitionError as error:
+                problems += [error] if str(error) not in map(str, problems) else []
+            else:
+                specs[spec.group] = spec
+        return list(specs.values()), problems
+
+    def _read(self, function: Callable[..., Any], events: tuple[type, ...], options: Options) -> HandlerSpec:
+        if not events or not all(inspect.isclass(event) for event in events):
+            raise DefinitionError(
+                f"handler {function.__name__!r} names no event class",
+                where=location(function),
+                remedy="@service.on(Event)",
+            )
+        topics = tuple(dict.fromkeys(spec_of(event).topic for event in events))
+        return inspect_handler(self.name, function, events, topics, options, self.policy)
 
     def __repr__(self) -> str:
         return f"Service({self.name!r})"

@@ -47,6 +47,8 @@ FIELDS: dict[str, Field] = {
     "outbox_bytes": Field("count", 1 << 30, 1),
 }
 TABLES = ("stores", "topics")
+NOT_OURS = ("app",)
+"""What the command line alone reads: which app it is about."""
 _WANTED = {
     "path": "a folder",
     "url": "a URL such as 'sqlite:///log.db'",
@@ -117,6 +119,8 @@ def _pyproject(start: Path) -> tuple[Path, Mapping[str, Any]] | None:
 
 def _from_table(table: Mapping[str, Any], where: str, *, rank: int, base: Path) -> Iterator[tuple[SettingPath, Raw]]:
     for name, value in table.items():
+        if name in NOT_OURS and where != "override":
+            continue
         origin = where if where == "override" else f"{where} {name}"
         if name not in FIELDS and name not in TABLES:
             raise _unknown(name, (*FIELDS, *TABLES), origin)

@@ -49,7 +49,9 @@ class SyncApp:
             thread.join()
             loop.close()
 
-    def publish(self, *events: Any, after: float | None = None, at: float | None = None, name: str | None = None) -> None:
+    def publish(
+        self, *events: Any, after: float | None = None, at: float | None = None, name: str | None = None
+    ) -> None:
         """See `App.publish`."""
         self._wait(self._app.publish(*events, after=after, at=at, name=name))
 

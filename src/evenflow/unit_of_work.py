@@ -49,6 +49,7 @@ class UnitOfWork:
         "guards",
         "outbox",
         "published",
+        "ran",
         "session",
         "sites",
         "statements",
@@ -71,6 +72,8 @@ class UnitOfWork:
         self.waiting = ""
         """What its handler waits for now that is no business of others: "store", "thread" or nothing."""
         self.failed: StatementFailed | None = None
+        self.ran: Transaction | None = None
+        """The last transaction that has run a statement directly, which no `undo` takes back."""
         self.done = False
         self._applied = 0
         self._guarded = joined is not None
@@ -326,6 +329,7 @@ class Transaction(msgspec.Struct, eq=False, gc=False):
             raise TransactionError(
                 "two statements of one transaction at the same time", remedy="await them one after another"
             )
+        unit.ran = self
         unit.waiting = "store"
         return unit
 

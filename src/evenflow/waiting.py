@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import multiprocessing
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,9 +22,10 @@ from evenflow.clock import Signal
 from evenflow.drive import Drive
 from evenflow.engine import Batch, Partition
 from evenflow.envelope import Envelope
-from evenflow.errors import FenceLost, StatementFailed, StoreUnavailable
+from evenflow.errors import FenceLost, StatementFailed, StoreUnavailable, TransactionError
 from evenflow.group import GroupLoop, Progress, Work
-from evenflow.parking import ParkedRow, ParkingFull, lane_of
+from evenflow.handler import Delivery
+from evenflow.parking import ParkedRow, ParkingFull, lane_of, parked_row
 from evenflow.policy import DeadLetter
 from evenflow.position import Owned, Taking
 from evenflow.store import Row
@@ -80,6 +83,7 @@ class LaneLoop(GroupLoop):
         self._freed = Signal()
         self._settler: asyncio.Task[None] | None = None
         self._pool: ProcessPoolExecutor | None = None
+        self._writing = asyncio.Lock()  # one transaction of a position at a time
 
     async def run(self) -> None:
         self._settler = asyncio.create_task(self._settling())
@@ -139,7 +143,6 @@ class LaneLoop(GroupLoop):
     # -- from the log into lanes ------------------------------------------------------------------------------------
 
     async def handle(self, batches: Sequence[Batch]) -> None:
-        await self.work.outbox.wait_for_space(float("inf"))
         for batch in batches:
             owned = self.owned[batch.partition]
             window = self._windows.get(batch.partition)
@@ -248,6 +251,12 @@ class LaneLoop(GroupLoop):
         event = job.binding.read(job.envelope, job.owned.partition.topic)
         tx = job.unit.current = LaneTransaction(job.unit, job.envelope)
         delivery = self.delivery(job.owned, job.offset, job.envelope, attempt)
+        try:
+            await self._within(event, tx, delivery)
+        finally:
+            job.unit.current = None
+
+    async def _within(self, event: Any, tx: Transaction, delivery: Delivery) -> None:
         around = self.work.around_event
         if around is None:
             coroutine = self._invoke(event, tx, delivery)
@@ -262,12 +271,11 @@ class LaneLoop(GroupLoop):
         if result is not None:
             for each in result if isinstance(result, (list, tuple)) else (result,):
                 tx.publish(each)
-        job.unit.current = None
 
     async def _invoke(self, event: Any, tx: Transaction, delivery: Any) -> Any:
         if self.spec.cpu:
-            if self._pool is None:
-                self._pool = ProcessPoolExecutor()
+            if self._pool is None:  # spawned: a forked process would share our open SQLite files
+                self._pool = ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))
             return await asyncio.get_running_loop().run_in_executor(self._pool, self.spec.function, event)
         if self.spec.blocking:
             return await asyncio.to_thread(self.work.call, event, tx, delivery)
@@ -325,8 +333,17 @@ class LaneLoop(GroupLoop):
                 await self._settle_some(window, [job])
 
     async def _settle_some(self, window: Window, jobs: list[Job]) -> None:
+        async with self._writing:
+            unit = UnitOfWork(self.work.outbox, self.name)
+            try:
+                await self._settle_in(unit, window, jobs)
+            except BaseException:
+                await unit.rollback()
+                raise
+        self._dispatch()
+
+    async def _settle_in(self, unit: UnitOfWork, window: Window, jobs: list[Job]) -> None:
         owned = window.owned
-        unit = UnitOfWork(self.work.outbox, self.name)
         self.guard(unit, owned)
         progress = Progress(owned, owned.next, owned.last_id, owned.marks.fork())
         settled = [job for job in jobs if self._settle_job(unit, progress, job)]
@@ -337,11 +354,10 @@ class LaneLoop(GroupLoop):
             progress.strangers = [each for each in window.strangers.strangers if each[0] in taken]
         self.move(unit, progress, sorted(offset for offset in done if offset >= progress.next))
         refill = await self._more_rows(unit, settled)
-        await unit.commit()
+        await self.commit(unit)
         self._settled(window, progress, settled, passed, done)
         for job, more in refill:
             self._next_of_lane(job, more)
-        self._dispatch()
 
     def _settle_job(self, unit: UnitOfWork, progress: Progress, job: Job) -> bool:
         """Hand over what one event did, or its failure. False where there is no place to park it."""
@@ -446,8 +462,6 @@ class LaneLoop(GroupLoop):
             self._dispatch()
 
     def _put_first(self, owned: Owned, lane: str, found: Row) -> None:
-        from evenflow.parking import parked_row
-
         row = parked_row(found)
         job = Job(owned, row.offset, row.envelope, lane, self.work.bindings.get(row.envelope.type), row)
         self._windows[owned.partition].open[_place(job)] = job
@@ -491,11 +505,14 @@ class LaneLoop(GroupLoop):
             job = window.open.get(window.entries[0][0])
             if job is None or job.row is not None or job.unit is None:
                 continue
-            unit = UnitOfWork(self.work.outbox, self.name)
-            self.guard(unit, window.owned)
-            self.parking.running(unit, window.owned, job.offset, job.envelope, job.lane)
-            await unit.commit()
-            topic, generation, number = window.owned.partition
+            async with self._writing:
+                unit = UnitOfWork(self.work.outbox, self.name)
+                self.guard(unit, window.owned)
+                self.parking.running(unit, window.owned, job.offset, job.envelope, job.lane)
+                await unit.commit()
+            if window.open.get(job.offset) is not job:
+                continue
+            _topic, generation, number = window.owned.partition
             window.open.pop(job.offset)
             job.row = ParkedRow(generation, job.offset, job.envelope.slot, number, job.envelope, 0, None, None)
             window.open[_place(job)] = job
@@ -519,7 +536,7 @@ class LaneTransaction(Transaction, eq=False, gc=False):
         self._enter().waiting = ""
         return await self._unit.outbox.store.read(sql, args)
 
-    async def execute(self, sql: str, *args: Any) -> int:
+    async def execute(self, *_: Any) -> int:
         """Refused: a waiting handler holds no transaction open."""
         raise _only_write("execute")
 
@@ -527,10 +544,14 @@ class LaneTransaction(Transaction, eq=False, gc=False):
         """Refused: a waiting handler holds no transaction open."""
         raise _only_write("flush")
 
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncGenerator[None]:
+        """Refused: a waiting handler holds no transaction open."""
+        await self.flush()
+        yield
 
-def _only_write(name: str) -> Exception:
-    from evenflow.errors import TransactionError
 
+def _only_write(name: str) -> TransactionError:
     return TransactionError(
         f"tx.{name} in a handler with concurrency: what it writes is applied when its event is settled",
         remedy="use tx.write; or leave out concurrency, and it has a transaction of its own",

@@ -7,10 +7,13 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 from . import checker
 from .nemesis import Nemesis
+
+SHOWN = 10
 
 
 def main() -> int:
@@ -40,8 +43,11 @@ def report(folder: Path, complaints: list[str]) -> int:
     anomalies = checker.check(history)
     for text in complaints:
         print(f"  {text}")
-    for anomaly in anomalies[:40]:
-        print(f"  {anomaly.kind}: {anomaly.what}")
+    shown: Counter[str] = Counter()
+    for anomaly in anomalies:
+        shown[anomaly.kind] += 1
+        if shown[anomaly.kind] <= SHOWN:
+            print(f"  {anomaly.kind}: {anomaly.what}")
     print(checker.summary(history, anomalies))
     return 1 if anomalies or complaints else 0
 

@@ -170,7 +170,7 @@ def _waiting(history: History, wanted: set[str]) -> list[Anomaly]:
     found = []
     starts: dict[str, list[Call]] = {}
     ended: dict[str, Call] = {}
-    closing = {(call.uid, call.pid): call.at for call in history.calls if call.phase != "start"}
+    end_of = _ends(history.calls)
     for call in history.calls:
         if call.phase == "start":
             starts.setdefault(call.uid, []).append(call)
@@ -190,10 +190,21 @@ def _waiting(history: History, wanted: set[str]) -> list[Anomaly]:
         by_key[call.key] = call
         if before is None:
             continue
-        end = closing.get((before.uid, before.pid), float("inf"))
-        if end > call.at and not _fault(history, before.at, call.at, before.pid):
+        if end_of.get(before, float("inf")) > call.at and not _fault(history, before.at, call.at, before.pid):
             found.append(Anomaly("order", f"notify: {call.uid} began while {before.uid} was running"))
     return found
+
+
+def _ends(calls: list[Call]) -> dict[Call, float]:
+    """When each call that has come to an end did so."""
+    ends: dict[Call, float] = {}
+    running: dict[tuple[str, int], Call] = {}
+    for call in calls:
+        if call.phase == "start":
+            running[call.uid, call.pid] = call
+        else:
+            ends[running.pop((call.uid, call.pid))] = call.at
+    return ends
 
 
 def _fault(history: History, start: float, end: float, pid: int | None = None) -> bool:

@@ -188,7 +188,7 @@ class Nemesis:
                 self.start(name)
         self.planned.clear()
         time.sleep(1.0)
-        if self.children["loader"].end(30.0) != 0:
+        if self.children.pop("loader").end(30.0) != 0:
             self.complaints.append("the loader did not end cleanly when it was asked to")
         began = time.monotonic()
         left = self.left()
@@ -199,11 +199,10 @@ class Nemesis:
         self.drained = time.monotonic() - began
         if left:
             self.complaints.append(f"not drained {self.drain:g} s after the last fault: {left}")
-        for name in list(self.children):
-            if name != "loader":
-                self.note("leave", name)
-                if self.children[name].end(30.0) != 0:
-                    self.complaints.append(f"{name} did not end cleanly at the end")
+        for name, child in self.children.items():
+            self.note("leave", name)
+            if child.end(30.0) != 0:
+                self.complaints.append(f"{name} did not end cleanly at the end")
 
     def left(self) -> str:
         """What is left to be done, in words; empty when nothing is."""

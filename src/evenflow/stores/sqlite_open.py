@@ -21,8 +21,8 @@ from evenflow.sqlite_file import (
     is_busy,
 )
 from evenflow.stores.sqlite_driver import ApswLink, Link, Place
-from evenflow.stores.sqlite_session import JoinedSession
 from evenflow.stores.sqlite_schema import KIND
+from evenflow.stores.sqlite_session import JoinedSession
 from evenflow.stores.sqlite_stdlib import StdlibLink
 
 DriverName = Literal["apsw", "sqlite3"]

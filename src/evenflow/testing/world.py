@@ -184,7 +184,9 @@ class World:
         """Rows of the service's store, as named tuples."""
         name = service if isinstance(service, str) else service.name
         if name not in self.running.stores:
-            raise TransactionError(f"this app has no service {name!r}", remedy=f"known: {', '.join(self.running.stores)}")
+            raise TransactionError(
+                f"this app has no service {name!r}", remedy=f"known: {', '.join(self.running.stores)}"
+            )
         return await self.running.stores[name].read(sql, args)
 
     async def parked(self, group: str | None = None) -> list[Parked]:
