@@ -19,6 +19,7 @@ from evenflow.registry import Registry
 from evenflow.running import Running
 from evenflow.service import Service
 from evenflow.settings import Settings
+from evenflow.sync import SyncApp
 from evenflow.unit_of_work import Transaction, UnitOfWork, open_unit
 
 log = logging.getLogger("evenflow")
@@ -56,7 +57,7 @@ class App:
         self._events = tuple(events)
         self._middleware: dict[str, list[Callable[..., Any]]] = {"event": [], "chunk": []}
         self._running: Running | None = None
-        self._sync: Any = None
+        self._sync: SyncApp | None = None
         self._refuse_wrong()
 
     def _refuse_wrong(self) -> None:
@@ -255,10 +256,8 @@ class App:
         return unit
 
     @property
-    def sync(self) -> Any:
+    def sync(self) -> SyncApp:
         """The same for code without an event loop: `with app.sync.open(): app.sync.publish(event)`."""
-        from evenflow.sync import SyncApp
-
         if self._sync is None:
             self._sync = SyncApp(self)
         return self._sync

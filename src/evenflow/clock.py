@@ -95,10 +95,13 @@ class SystemClock:
 class VirtualClock:
     """Time that moves only by `advance_to` and `skip`: a test's or the simulator's."""
 
+    LONG = 6.0
+    """Seconds. No loop of the runtime waits for longer, so that whoever does waits for the sake of the application."""
+
     def __init__(self, start: float = 1_800_000_000.0) -> None:
         self._now = start
         self._monotonic = start
-        self._timers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._timers: list[tuple[float, int, asyncio.Future[None], bool]] = []
         self._sequence = itertools.count()
 
     def now(self) -> float:
@@ -107,17 +110,12 @@ class VirtualClock:
     def monotonic(self) -> float:
         return self._monotonic
 
-    def next_timer(self, *, beyond: float = 0.0) -> float | None:
-        """When, on the clock of `now`, the next waiter is due, or None; with `beyond`, the next that waits longer."""
+    def next_timer(self, *, long: bool = False) -> float | None:
+        """When, in the time of `now`, the next waiter is due, or None; `long`: only of those that began a long wait."""
         while self._timers and self._timers[0][2].done():
             heapq.heappop(self._timers)
-        if not self._timers:
-            return None
-        far = self._monotonic + beyond
-        due = self._timers[0][0]
-        if due <= far and beyond:
-            due = min((at for at, _, future in self._timers if at > far and not future.done()), default=-1.0)
-        return None if due < 0 else self._now + max(0.0, due - self._monotonic)
+        waiting = [each for each in self._timers if each[3] and not each[2].done()] if long else self._timers[:1]
+        return self._now + max(0.0, min(waiting)[0] - self._monotonic) if waiting else None
 
     def advance_to(self, when: float) -> None:
         """Move time and wake whoever waited for it. Time does not go back."""
@@ -126,16 +124,15 @@ class VirtualClock:
         while self._timers and self._timers[0][0] <= self._monotonic + _ROUNDING:
             _wake(heapq.heappop(self._timers)[2])
 
-    def skip(self, seconds: float, *, near: float) -> None:
+    def skip(self, seconds: float) -> None:
         """Let the time of day move on, as for a machine that slept: nobody wakes, and `monotonic` stands still.
 
-        Who waits for less than `near` seconds goes on waiting for as long; for all others the time has passed.
+        For long waits the time has passed; all others go on as if there had been none.
         """
         self._now += seconds
-        far = self._monotonic + near
         self._timers = [
-            (at if at <= far else max(self._monotonic, at - seconds), turn, future)
-            for at, turn, future in self._timers
+            (max(self._monotonic, at - seconds) if long else at, turn, future, long)
+            for at, turn, future, long in self._timers
             if not future.done()
         ]
         heapq.heapify(self._timers)
@@ -165,7 +162,7 @@ class VirtualClock:
         if seconds <= 0:
             asyncio.get_running_loop().call_soon(_wake, future)
         else:
-            heapq.heappush(self._timers, (self._monotonic + seconds, next(self._sequence), future))
+            heapq.heappush(self._timers, (self._monotonic + seconds, next(self._sequence), future, seconds > self.LONG))
         return future
 
 

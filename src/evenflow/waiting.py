@@ -433,6 +433,9 @@ class LaneLoop(GroupLoop):
             window.open.pop(_place(job), None)
             if job.row is None or job.error is not None:
                 self._lane_done(job)
+            if job.row is None and job.error is not None:  # all that wait behind it, before what comes of its key now
+                for follower in self._lanes.get((job.owned.partition, job.lane), ()):
+                    self._set_aside(follower)
 
     def _lane_done(self, job: Job) -> None:
         key = (job.owned.partition, job.lane)

@@ -43,8 +43,6 @@ TURNS_BLIND = 100
 """Turns that are taken where the event loop does not tell whether anything is left to run."""
 LEAD = 1.0
 """Seconds before the next due time at which time begins to move timer by timer: every loop looks once in them."""
-NEAR = 6.0
-"""Seconds: longer than any loop of the runtime waits, so that whoever waits for longer is the application."""
 DRAIN = 5.0
 PARKED_LIMIT = 100_000
 
@@ -145,7 +143,7 @@ class World:
         calm = await self._calm(self._patience)
         walked_from = clock.monotonic()
         while clock.now() < target:
-            if calm or clock.monotonic() - walked_from >= NEAR:
+            if calm or clock.monotonic() - walked_from >= clock.LONG:
                 walked_from = clock.monotonic()
                 await self._skip(target)
             timer = clock.next_timer()
@@ -261,10 +259,10 @@ class World:
 
     async def _skip(self, target: float) -> None:
         """Go near to the next time at which the application has something to do."""
-        due = min(target, await self._next_due(), self._clock.next_timer(beyond=NEAR) or target)
+        due = min(target, await self._next_due(), self._clock.next_timer(long=True) or target)
         distance = due - LEAD - self._clock.now()
         if distance > 0:
-            self._clock.skip(distance, near=NEAR)
+            self._clock.skip(distance)
             await self._engine.maintain()
 
     async def _next_due(self) -> float:

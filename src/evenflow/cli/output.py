@@ -1,0 +1,83 @@
+"""What is written where: data to stdout, everything else to stderr, colours only for people."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, TextIO
+
+_CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
+
+
+def out(text: str = "") -> None:
+    """A line of data."""
+    print(text)
+
+
+def say(text: str = "") -> None:
+    """A line for a person."""
+    print(text, file=sys.stderr)
+
+
+def out_json(value: Any) -> None:
+    """One JSON document, in stable order of its fields."""
+    import msgspec
+
+    out(msgspec.json.format(msgspec.json.encode(value)).decode())
+
+
+def coloured(stream: TextIO) -> bool:
+    """Whether this stream is a terminal that wants colours."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and stream.isatty()
+
+
+def paint(text: str, colour: str, stream: TextIO | None = None) -> str:
+    """The text in a colour, where the stream (stdout) takes colours."""
+    wanted = coloured(stream or sys.stdout)
+    return f"\x1b[{_CODES[colour]}m{text}\x1b[0m" if wanted and text else text
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]], colours: Sequence[str] | None = None) -> None:
+    """Columns as wide as needed; numbers to the right. `colours` has one name, or "", per row."""
+    lines = [["" if each is None else str(each) for each in row] for row in rows]
+    numeric = [all(line[n].replace(",", "").isdigit() or not line[n] for line in lines) for n in range(len(head))]
+    widths = [max(len(each[n]) for each in [list(head), *lines]) for n in range(len(head))]
+
+    def laid(line: Sequence[str]) -> str:
+        cells = [each.rjust(w) if n else each.ljust(w) for each, w, n in zip(line, widths, numeric, strict=True)]
+        return "  ".join(cells).rstrip()
+
+    out(paint(laid(head), "dim"))
+    for place, line in enumerate(lines):
+        colour = colours[place] if colours else ""
+        out(paint(laid(line), colour) if colour else laid(line))
+
+
+def duration(seconds: float | None) -> str:
+    """A time span as a person says it."""
+    if seconds is None:
+        return ""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def let_stdout_go() -> None:
+    """Nobody reads stdout any more: what is left in its buffer goes nowhere, without a word at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask on a terminal; elsewhere `--yes` has to say it. Raises `UsageError` or `Declined`."""
+    from evenflow.cli.failures import Declined, UsageError
+
+    if yes:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError("this needs a yes, and there is no terminal to ask on", remedy="add --yes")
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise Declined("nothing was changed")
