@@ -291,7 +291,9 @@ def test_another_store_is_refused_until_it_is_adopted(tmp_path: Path) -> None:
             file.unlink()
         other = Shop(tmp_path, start="beginning")
         await other.prepare()
-        with pytest.raises(Refused, match="is not the one that it has published from.*\n.*evenflow store adopt billing"):
+        with pytest.raises(
+            Refused, match="is not the one that it has published from.*\n.*evenflow store adopt billing"
+        ):
             async with other.running():
                 pass
         async with other.running(join=False) as looking:

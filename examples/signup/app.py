@@ -10,7 +10,6 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from evenflow import App, Delivery, Event, Service, Settings, Topic, Transaction
-from evenflow.clock import Signal
 
 SIGNUPS = Topic("signups", partitions=4)
 
@@ -62,17 +61,15 @@ async def sign_up(email: str, name: str) -> bool:
 
 async def main() -> None:
     settings = Settings.load({"folder": Path(__file__).parent / ".evenflow"})
-    async with app.running(handle=None, settings=settings) as running:
-        for promise in running.promises:
+    async with app.open(handle=True, settings=settings):
+        for promise in app.promises():
             print(promise)
-        store = running.stores["members"]
         for email, name in (("ada@example.org", "Ada"), ("alan@example.org", "Alan"), ("ada@example.org", "Ada")):
             print(f"{email}: {'signed up' if await sign_up(email, name) else 'is a member already'}")
-        while not await running.idle():
-            await running.clock.wait(Signal(), 0.01)
+        await app.wait_idle()
         for line in mail_server.sent.values():
             print(f"mail to {line}")
-        for day, total in await store.read("select day, total from signups_per_day order by day"):
+        for day, total in await app.read(members, "select day, total from signups_per_day order by day"):
             print(f"{day}: {total} signed up")
     print(f"kept in {settings.folder}; remove it to begin anew")
 

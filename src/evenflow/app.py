@@ -16,9 +16,11 @@ from evenflow.event import is_event
 from evenflow.ids import NAME_RULE, is_name
 from evenflow.provide import Providers
 from evenflow.registry import Registry
+from evenflow.report import Promise
 from evenflow.running import Running
 from evenflow.service import Service
 from evenflow.settings import Settings
+from evenflow.store import Row
 from evenflow.sync import SyncApp
 from evenflow.unit_of_work import Transaction, UnitOfWork, open_unit
 
@@ -129,13 +131,27 @@ class App:
     # -- running ----------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def open(self, *, settings: Settings | None = None) -> AsyncGenerator[None]:
-        """Publish and transact inside; handlers are run by `run`, here or in other processes.
+    async def open(self, *, handle: bool = False, settings: Settings | None = None) -> AsyncGenerator[None]:
+        """Publish and transact inside. Handlers run in other processes (`evenflow run`), or here with `handle`.
 
         Usable as the lifespan of a Starlette or FastAPI application: `lifespan=lambda _: app.open()`.
         """
-        async with self.running(settings=settings):
+        async with self.running(handle=None if handle else (), settings=settings):
             yield
+
+    def promises(self) -> list[Promise]:
+        """What is promised for each group that is handled in this process, and why."""
+        return list(self.opened.promises)
+
+    async def wait_idle(self, seconds: float | None = None) -> bool:
+        """Wait until nothing is left to do now in the services that are open here; False when the time is over."""
+        running = self.opened
+        deadline = None if seconds is None else running.clock.monotonic() + seconds
+        while not await running.idle():
+            if deadline is not None and running.clock.monotonic() >= deadline:
+                return False
+            await running.clock.sleep(0.005)
+        return True
 
     @asynccontextmanager
     async def running(
@@ -254,6 +270,14 @@ class App:
         unit = UnitOfWork(outbox, joined=None if on is None else outbox.store.join(on))
         unit.current = Transaction(unit)
         return unit
+
+    async def read(self, service: Service | str, sql: str, *args: Any) -> list[Row]:
+        """Committed rows of the service's store, as named tuples; outside of any transaction."""
+        name = service if isinstance(service, str) else service.name
+        store = self.opened.stores.get(name)
+        if store is None:
+            raise TransactionError(f"the service {name!r} is not open here", remedy="give it to the App")
+        return await store.read(sql, args)
 
     @property
     def sync(self) -> SyncApp:

@@ -74,8 +74,11 @@ def schema(spec: EventSpec, template: str = "#/$defs/{name}") -> Document:
         found: Document = model.model_json_schema(ref_template=template.replace("{name}", "{model}"))
         return found
     (top,), parts = msgspec.json.schema_components([spec.cls], ref_template=template)
-    own = parts.pop(top["$ref"].rpartition("/")[2].rpartition("-")[2] if "$ref" in top else "", top)
-    return {**own, "$defs": dict(sorted(parts.items()))} if parts else dict(own)
+    name = next((each for each in parts if top.get("$ref") == template.format(name=each)), None)
+    own = dict(top) if name is None else dict(parts[name])
+    if name is not None and top["$ref"].encode() not in msgspec.json.encode(parts):
+        del parts[name]  # it does not hold itself
+    return {**own, "$defs": dict(sorted(parts.items()))} if parts else own
 
 
 # -- what became of it ------------------------------------------------------------------------------------------------

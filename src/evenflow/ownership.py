@@ -72,7 +72,7 @@ class Liveness:
         """False when it is gone from this machine, or its counter has not moved for the lease time."""
         if process.id == self._me.id:
             return True
-        if process.boot == self._me.boot and process_start(process.pid) != process.started:
+        if self.gone(process):
             return False
         now = self._clock.monotonic()
         beat, since = self._seen.get(process.id, (-1, now))
@@ -81,11 +81,19 @@ class Liveness:
             return True
         return now - since < self._lease
 
+    def gone(self, process: Process) -> bool:
+        """Whether it surely is no more: it ran where this one runs, and its pid is free or another's."""
+        same = bool(process.boot) and process.boot == self._me.boot
+        return same and process_start(process.pid) != process.started
+
 
 def boot_id() -> str:
-    """The name of this boot of this machine; empty where the system has none, and pids then say nothing."""
+    """This boot of this machine, and the namespace that pids are counted in: two containers see not each other's.
+
+    Empty where the system tells neither, and pids then say nothing.
+    """
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}/{Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return ""
 

@@ -153,9 +153,7 @@ class ServiceRuntime:
     async def tick(self) -> None:
         """One heartbeat, and one look at who works on what."""
         await self._beat()
-        processes = await self.store.processes()
-        live = [process for process in processes if self._liveness.alive(process)]
-        await self._tick_relay([each.id for each in live])
+        await self._tick_relay()
         await self.outbox.measure()
         if not self.loops:
             return
@@ -165,7 +163,17 @@ class ServiceRuntime:
             if loop.stopped and all(row is None or row[3] == "running" for row in rows):
                 loop.stopped = ""
             if not loop.stopped and await self._check(loop):
-                await self._tick_group(loop, [each.id for each in live if loop.name in each.groups])
+                await self._tick_group(loop)
+
+    async def _live(self, group: str) -> list[str]:
+        """The processes of this group that are alive. Read it after the owners: each has beaten before it claimed."""
+        live = []
+        for process in await self.store.processes():
+            if self._liveness.alive(process):
+                live.append(process)
+            elif self._liveness.gone(process):
+                await self.store.forget(process.id)
+        return [process.id for process in live if group in process.groups]
 
     async def _check(self, loop: GroupLoop) -> bool:
         """Whether log, store and positions of the group belong together; where not, it stops visibly."""
@@ -182,7 +190,7 @@ class ServiceRuntime:
             return False
         return True
 
-    async def _tick_relay(self, live: list[str]) -> None:
+    async def _tick_relay(self) -> None:
         rows = await self.store.read(self.store.sql["position_list"], (RELAY_GROUP,))
         if not rows:
             return
@@ -190,7 +198,7 @@ class ServiceRuntime:
         outbox = self.outbox
         if outbox.owned is not None and (owner != self._me.id or fence != outbox.owned.fence):
             outbox.owned = None
-        if outbox.owned is None and (owner is None or owner == self._me.id or owner not in live):
+        if outbox.owned is None and (owner == self._me.id or owner not in await self._live(RELAY_GROUP)):
             args = (RELAY_GROUP, *_relay_key(), fence, self._me.id)
             sql = self.store.sql["position_claim"]
             found = await self.store.transact(lambda session: session.fetch(sql, args))
@@ -198,8 +206,9 @@ class ServiceRuntime:
                 outbox.owned = claimed(RELAY_GROUP, RELAY_PARTITION, 1, "", found[0])
                 outbox.nudge()
 
-    async def _tick_group(self, loop: GroupLoop, live: list[str]) -> None:
+    async def _tick_group(self, loop: GroupLoop) -> None:
         rows = await self.store.read(self.store.sql["position_list"], (loop.name,))
+        live = await self._live(loop.name)
         for topic in loop.spec.topics:
             engine = await self._ready(topic.name)
             found = await engine.log(topic.name)

@@ -122,7 +122,7 @@ class Service:
                     raise DefinitionError(
                         f"the group {spec.group!r} has two handlers, the other at {specs[spec.group].where}",
                         where=spec.where,
-                        remedy="a group has one handler; give this one a group of its own, or one function all its events",
+                        remedy="a group has one handler; give this one its own group, or one function all its events",
                     )
             except DefinitionError as error:
                 problems += [error] if str(error) not in map(str, problems) else []

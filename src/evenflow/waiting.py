@@ -111,10 +111,9 @@ class LaneLoop(GroupLoop):
             return True
         for key in [key for key in self._lanes if key[0] == owned.partition]:
             jobs = self._lanes[key]
-            while len(jobs) > 1 and jobs[-1].unit is None:
+            while jobs and jobs[-1].unit is None and not jobs[-1].set_aside:
                 self._drop(window, jobs.pop())
-            if jobs and jobs[0].unit is None:
-                self._drop(window, jobs.popleft())
+            if not jobs:
                 del self._lanes[key]
         if window.open:
             self._freed.clear()
@@ -144,6 +143,8 @@ class LaneLoop(GroupLoop):
 
     async def handle(self, batches: Sequence[Batch]) -> None:
         for batch in batches:
+            if batch.partition in self._giving:
+                continue  # what is given back begins with what was dropped
             owned = self.owned[batch.partition]
             window = self._windows.get(batch.partition)
             if window is None:
@@ -196,16 +197,17 @@ class LaneLoop(GroupLoop):
         window.open[_place(job)] = job
         key = (job.owned.partition, job.lane)
         lane = self._lanes.get(key)
+        if lane is None:
+            self._lanes[key] = deque((job,))
+        else:
+            lane.append(job)
         if job.lane in job.owned.lanes:
             self._set_aside(job)
         elif lane is None:
-            self._lanes[key] = deque((job,))
             self._ready.append(key)
-        else:
-            lane.append(job)
 
     def _set_aside(self, job: Job) -> None:
-        """It is parked behind an earlier one of its key."""
+        """It is parked behind an earlier one of its key. Until that is settled it holds its place in its lane."""
         if not job.set_aside:
             job.set_aside = True
             self._end(job)

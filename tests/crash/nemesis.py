@@ -33,6 +33,7 @@ class Child:
                 [sys.executable, str(PROGRAM), *arguments], stdout=log, stderr=log, stdin=subprocess.DEVNULL
             )
         self.frozen = False
+        self.started = time.monotonic()
 
     @property
     def running(self) -> bool:
@@ -114,8 +115,10 @@ class Nemesis:
         child = self.children[name]
         if child.running and not child.frozen:
             self.note("leave", name)
-            if child.end(30.0) != 0:
-                self.complaints.append(f"{name} did not end cleanly when it was asked to")
+            young = time.monotonic() - child.started < 3.0  # it may not listen to the signal yet
+            code = child.end(30.0)
+            if code != 0 and not (young and code == -signal.SIGTERM):
+                self.complaints.append(f"{name} ended with {code} when it was asked to")
             self.later(0.0, "start", name)
 
     def later(self, seconds: float, what: str, name: str) -> None:

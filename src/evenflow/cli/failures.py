@@ -141,21 +141,22 @@ def _write_ours(error: BaseException) -> None:
     _write("  → nothing is lost by it; report it with the lines above, and with `evenflow --version`")
 
 
-# -- the user's own lines -----------------------------------------------------------------------------------------------
+# -- the user's own lines ---------------------------------------------------------------------------------------------
 
 
 _OURS = str(Path(__file__).parent.parent) + os.sep
 _LIBRARY = tuple({str(Path(os.__file__).parent) + os.sep, f"{os.sep}site-packages{os.sep}", "<frozen "})
 
 
-def _is_users(filename: str) -> bool:
+def is_users(filename: str) -> bool:
+    """Whether this file is neither ours nor a library's."""
     return not filename.startswith(_OURS) and not any(each in filename for each in _LIBRARY) and filename != "<string>"
 
 
 def blame(error: BaseException) -> bool:
     """Whether the user's code raised this, rather than ours: whose frame is the last one, libraries aside."""
     frames = [f.filename for f in traceback.extract_tb(error.__traceback__)]
-    known = [name for name in frames if name.startswith(_OURS) or _is_users(name)]
+    known = [name for name in frames if name.startswith(_OURS) or is_users(name)]
     return bool(known) and not known[-1].startswith(_OURS)
 
 
@@ -163,10 +164,12 @@ def user_error(error: BaseException) -> str:
     """The error with the user's own lines, the innermost last; none of ours and none of libraries'."""
     lines = []
     for frame in traceback.extract_tb(error.__traceback__):
-        if _is_users(frame.filename) and frame.lineno:
+        if is_users(frame.filename) and frame.lineno:
             source = linecache.getline(frame.filename, frame.lineno).strip()
-            lines += [f"  {relative(frame.filename)}:{frame.lineno} in {frame.name}"] + ([f"    {source}"] * bool(source))
-    if isinstance(error, SyntaxError) and error.filename and _is_users(error.filename):
+            lines += [f"  {relative(frame.filename)}:{frame.lineno} in {frame.name}"] + (
+                [f"    {source}"] * bool(source)
+            )
+    if isinstance(error, SyntaxError) and error.filename and is_users(error.filename):
         source = (error.text or "").rstrip("\n")
         lines += [f"  {relative(error.filename)}:{error.lineno}"] + ([f"    {source.strip()}"] * bool(source.strip()))
         return "\n".join([*lines, f"  {type(error).__name__}: {error.msg}"])

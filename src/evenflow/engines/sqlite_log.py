@@ -81,7 +81,7 @@ class LogFile:
         self._pending: dict[Part, list[Envelope]] = {}
         self._stored: list[tuple[Part, int, float, list[tuple[int, Pack]]]] = []
         self._epoch = 0
-        self._version = -1
+        self._version = self._version_aside = -1
         self.is_open = False
 
     async def open(self) -> None:
@@ -116,7 +116,7 @@ class LogFile:
         self._checkpointer = Checkpointer(self._checkpoint, WalGauge(self._writing))
         hooks = (self._begun, self._finish, self._ended)
         self._writer = GroupCommit(self._writing, (self.path, KIND.what, self.same), hooks, limit=limit)
-        self._version = -1
+        self._version = self._version_aside = -1
 
     def _bring_up(self) -> None:
         connection = self._writing
@@ -156,9 +156,7 @@ class LogFile:
 
     def look(self) -> bool:
         """Notice what other processes have committed. About four microseconds when nothing was."""
-        if self._writer.committing:
-            return False  # the connection is busy in a thread; the next transaction looks as well
-        return self._look()
+        return self._look_aside() if self._writer.committing else self._look()
 
     def check_file(self) -> None:
         """Raise `EngineUnavailable` if the file was deleted or replaced, or is closed."""
@@ -275,6 +273,16 @@ class LogFile:
         if version == self._version:
             return False
         self._version = version
+        self._epoch += 1
+        self._changed()
+        return True
+
+    def _look_aside(self) -> bool:
+        """The same through the other connection, while this one is busy in a thread."""
+        ((version,),) = self._reading.execute("pragma data_version")
+        if version == self._version_aside:
+            return False
+        self._version_aside = version
         self._epoch += 1
         self._changed()
         return True

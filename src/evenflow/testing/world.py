@@ -141,14 +141,17 @@ class World:
         clock = self._clock
         target = clock.now() + seconds
         calm = await self._calm(self._patience)
-        walked_from = clock.monotonic()
+        stuck, walked_from, due = not calm, clock.monotonic(), clock.now()
         while clock.now() < target:
             if calm or clock.monotonic() - walked_from >= clock.LONG:
-                walked_from = clock.monotonic()
-                await self._skip(target)
+                due, walked_from = await self._skip(target), clock.monotonic()
             timer = clock.next_timer()
             clock.advance_to(target if timer is None else min(timer, target))
-            calm = await self._calm(self._patience if calm else 0.0)
+            await self._run_ready()
+            calm = False
+            if clock.now() >= due or self._at_work():
+                calm = await self._calm(0.0 if stuck else self._patience)
+                stuck = not calm
         await self._engine.maintain()
 
     async def redrive(self, *events: Parked) -> int:
@@ -257,13 +260,14 @@ class World:
 
     # -- time -------------------------------------------------------------------------------------------------------
 
-    async def _skip(self, target: float) -> None:
-        """Go near to the next time at which the application has something to do."""
+    async def _skip(self, target: float) -> float:
+        """Go near to the next time at which the application has something to do; that time, or the target."""
         due = min(target, await self._next_due(), self._clock.next_timer(long=True) or target)
         distance = due - LEAD - self._clock.now()
         if distance > 0:
             self._clock.skip(distance)
             await self._engine.maintain()
+        return due
 
     async def _next_due(self) -> float:
         """When the next event or retry is due."""
