@@ -27,8 +27,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("service", "places"),
     ("running", "app", "sync"),
     ("describe", "operate", "testing.*"),
-    ("cli.*", "__main__"),
     ("__init__",),
+    ("cli.*", "__main__"),
 )
 
 # What holds beyond the order. The modules of the left side import, of Evenflow, only what the right side names.

@@ -1,27 +1,23 @@
-"""The commands, and from a command line to one of them. What a command needs is imported when it runs."""
+"""The commands there are, as data: `evenflow --help` needs no more than this."""
 
 from __future__ import annotations
 
-import argparse
-import importlib
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
-from evenflow.cli.failures import Code, UsageError
-from evenflow.cli.output import out, paint, say
-from evenflow.settings_sources import suggestion
+from evenflow.cli.output import paint
 
-Options = Callable[[argparse.ArgumentParser], None]
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
 
-_APP = """\
+Options = Callable[["ArgumentParser"], None]
+
+APP_HELP = """\
 APP is module:attribute (shop:app) or path/to/file.py:app. Without it, the one that `app` in [tool.evenflow] of
-pyproject.toml names, or EVENFLOW_APP."""
+pyproject.toml names, or EVENFLOWAPP_HELP."""
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """One command. `words` are its positional arguments after APP, the last one of "…?" may be left out.
 
     `run` is "module:function" below evenflow.cli, called with the parsed options.
@@ -37,55 +33,55 @@ class Command:
     app: bool = True
 
 
-def _json(parser: argparse.ArgumentParser) -> None:
+def _json(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON document")
 
 
-def _yes(parser: argparse.ArgumentParser) -> None:
+def _yes(parser: ArgumentParser) -> None:
     parser.add_argument("--yes", "-y", action="store_true", help="do not ask")
 
 
-def _run(parser: argparse.ArgumentParser) -> None:
+def _run(parser: ArgumentParser) -> None:
     parser.add_argument("--service", action="append", metavar="S", help="handle only for this service; repeatable")
     parser.add_argument("--drain", type=_seconds, metavar="SECONDS", help="how long a stop may take (setting: drain)")
     parser.add_argument("--until-idle", action="store_true", help="stop when all is handled that can be handled now")
     parser.add_argument("--log", choices=("text", "json"), help="form of the log; json where stderr is no terminal")
 
 
-def _check(parser: argparse.ArgumentParser) -> None:
+def _check(parser: ArgumentParser) -> None:
     parser.add_argument("--contract", metavar="FILE", help="a committed `describe --json` to compare with")
     _json(parser)
 
 
-def _describe(parser: argparse.ArgumentParser) -> None:
+def _describe(parser: ArgumentParser) -> None:
     forms = ("text", "mermaid", "json", "asyncapi")
     parser.add_argument("--format", choices=forms, default="text", help="one of %(choices)s; text by default")
     parser.add_argument("--json", dest="format", action="store_const", const="json", help="short for --format json")
 
 
-def _seek(parser: argparse.ArgumentParser) -> None:
+def _seek(parser: ArgumentParser) -> None:
     parser.add_argument("--to", required=True, metavar="WHERE", help="beginning, end, a time with zone, or offsets")
     _yes(parser)
 
 
-def _parked_list(parser: argparse.ArgumentParser) -> None:
+def _parked_list(parser: ArgumentParser) -> None:
     parser.add_argument("--group", metavar="G", help="of this group alone")
     parser.add_argument("--limit", type=_count, default=100, metavar="N", help="at most so many; 100 by default")
     _json(parser)
 
 
-def _lane(parser: argparse.ArgumentParser) -> None:
+def _lane(parser: ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--lane", metavar="L", help="the key, or the lane that `parked list` shows")
     which.add_argument("--all", action="store_true", help="all dead letters of the group")
 
 
-def _discard(parser: argparse.ArgumentParser) -> None:
+def _discard(parser: ArgumentParser) -> None:
     _lane(parser)
     _yes(parser)
 
 
-def _publish(parser: argparse.ArgumentParser) -> None:
+def _publish(parser: ArgumentParser) -> None:
     parser.add_argument("--after", type=_seconds, metavar="SECONDS", help="keep it in an outbox until then")
     parser.add_argument("--service", metavar="S", help="whose outbox keeps it, where there are several")
 
@@ -181,90 +177,6 @@ COMMANDS = (
 )  # fmt: skip
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message, remedy=f"{self.prog} --help")
-
-
-def parse(arguments: Sequence[str]) -> int:
-    """Find the command and run it; its exit code."""
-    given = [each for each in arguments if each != "--debug"]
-    if not given or given[0] in ("-h", "--help", "help"):
-        show = out if given else say
-        show(overview())
-        return Code.DONE if given else Code.USAGE
-    if given[0] in ("-V", "--version"):
-        from evenflow import __version__
-
-        out(f"evenflow {__version__}, Python {sys.version.split()[0]}")
-        return Code.DONE
-    command, rest = _command(given)
-    if command is None:
-        (out if rest else say)(overview(given[0]))
-        return Code.DONE if rest else Code.USAGE
-    options = _options(command, rest)
-    module, _, function = command.run.partition(":")
-    run = getattr(importlib.import_module(f"evenflow.cli.{module}"), function)
-    return int(run(options))
-
-
-def _command(given: Sequence[str]) -> tuple[Command | None, list[str]]:
-    """The command and its arguments. For a noun alone None, and whether help was asked for as a list."""
-    noun = given[0]
-    for command in COMMANDS:
-        words = command.name.split()
-        if list(given[: len(words)]) == words:
-            return command, list(given[len(words) :])
-    verbs = [each.name.split()[1] for each in COMMANDS if each.name.startswith(f"{noun} ")]
-    if not verbs:
-        nouns = list(dict.fromkeys(each.name.split()[0] for each in COMMANDS))
-        hint = suggestion(noun, nouns) or f"there are {', '.join(nouns)}"
-        raise UsageError(f"there is no command {noun!r}", remedy=hint)
-    if len(given) == 1:
-        return None, []
-    if given[1] in ("-h", "--help"):
-        return None, ["help"]
-    near = suggestion(given[1], verbs) or f"there are {', '.join(verbs)}"
-    raise UsageError(
-        f"there is no command '{noun} {given[1]}'", remedy=near.replace("did you mean ", f"did you mean {noun} ")
-    )
-
-
-def _options(command: Command, given: Sequence[str]) -> Any:
-    usage = f"evenflow {command.name}{' [APP]' if command.app else ''}{''.join(f' {each}' for each in command.words)}"
-    examples = "\n".join(f"  {line}" for line in command.examples.splitlines())
-    parser = _Parser(
-        prog=f"evenflow {command.name}", usage=f"{usage} [options]", description=command.text,
-        epilog=f"{_APP}\n\nexamples:\n{examples}", allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
-    command.options(parser)
-    parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
-    options, rest = parser.parse_known_args(list(given))
-    wrong = [each for each in rest if each.startswith("-") and each != "-"]
-    if wrong:
-        known = [name for action in parser._actions for name in action.option_strings if name.startswith("--")]
-        hint = suggestion(wrong[0].partition("=")[0], known) or f"evenflow {command.name} --help"
-        raise UsageError(f"'evenflow {command.name}' has no option {wrong[0]!r}", remedy=hint)
-    _name_words(command, options, [*options.words, *rest], usage)
-    return options
-
-
-def _name_words(command: Command, options: Any, words: list[str], usage: str) -> None:
-    """APP may be left out: it is the first word if it holds a colon, as no other first word does."""
-    options.app = None
-    if words and (":" in words[0] or len(words) == len(command.words) + 1):
-        options.app = words.pop(0)
-    if len(words) < len(command.words):
-        missing = command.words[len(words)]
-        raise UsageError(f"{missing} is missing", remedy=f"usage: {usage}")
-    if len(words) > len(command.words):
-        raise UsageError(f"{words[-1]!r} is one word too many", remedy=f"usage: {usage}")
-    for name, word in zip(command.words, words, strict=True):
-        setattr(options, name.lower(), word)
-
-
 def overview(noun: str = "") -> str:
     """What `evenflow --help` shows; of one noun, if given."""
     chosen = [each for each in COMMANDS if each.name.startswith(f"{noun} ")] if noun else list(COMMANDS)
@@ -273,7 +185,7 @@ def overview(noun: str = "") -> str:
     head = [] if noun else ["Event-driven applications: run them, look at them, mend them.", ""]
     usage = f"usage: evenflow {f'{noun} ' if noun else ''}COMMAND [APP] [options]"
     more = f"`evenflow {chosen[0].name} --help` tells more, with examples; --debug shows the traceback of an error."
-    return "\n".join([*head, usage, "", *lines, "", _APP, "", more])
+    return "\n".join([*head, usage, "", *lines, "", APP_HELP, "", more])
 
 
 def _seconds(text: str) -> float:
@@ -282,11 +194,17 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < 1e10:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+        raise _wrong(f"{text!r} is no number of seconds")
     return seconds
 
 
 def _count(text: str) -> int:
     if not text.isdigit() or not 0 < int(text) < 2**31:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of events")
+        raise _wrong(f"{text!r} is no number of events")
     return int(text)
+
+
+def _wrong(message: str) -> Exception:
+    from argparse import ArgumentTypeError
+
+    return ArgumentTypeError(message)
