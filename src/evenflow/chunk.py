@@ -21,7 +21,7 @@ from evenflow.envelope import Envelope
 from evenflow.errors import FenceLost, StatementFailed, StoreUnavailable
 from evenflow.group import GroupLoop, Progress, Work
 from evenflow.handler import Delivery
-from evenflow.parking import ParkedRow, ParkingFull, lane_of
+from evenflow.parking import ParkedRow, ParkingFull, ProcessEnded, lane_of
 from evenflow.policy import DeadLetter
 from evenflow.position import Owned
 from evenflow.unit_of_work import Transaction, UnitOfWork, open_unit
@@ -41,10 +41,6 @@ class Repeat(Exception):
     """The first pass over a chunk cannot be kept; go through it carefully."""
 
 
-class ProcessEnded(Exception):
-    """The process ended while it worked on this event alone."""
-
-
 class ChunkLoop(GroupLoop):
     """Runs a per-event handler that takes a transaction."""
 
@@ -59,7 +55,7 @@ class ChunkLoop(GroupLoop):
 
     async def handle(self, batches: Sequence[Batch]) -> None:
         started = time.perf_counter()
-        alone = self.alone or any(self.owned[batch.partition].claims >= SUSPECT for batch in batches)
+        alone = self.alone or any(_suspicious(self.owned[batch.partition]) for batch in batches)
         if alone or not await self.chunk(batches, careful=self._careful > 0):
             await self._one_by_one(batches)
         self._pace(sum(len(batch.envelopes) for batch in batches), time.perf_counter() - started)
@@ -73,13 +69,16 @@ class ChunkLoop(GroupLoop):
 
     async def _one_by_one(self, batches: Sequence[Batch]) -> None:
         for batch in batches:
+            suspect = batch.partition in self.owned and _suspicious(self.owned[batch.partition])
             for i, (offset, envelope) in enumerate(zip(batch.offsets, batch.envelopes, strict=True)):
+                if self._stopping:
+                    return  # what is not begun is released, for the next owner
                 owned = self.owned.get(batch.partition)
                 if owned is None or offset < owned.next:
                     continue
                 last = i + 1 == len(batch.envelopes)
                 one = Batch(batch.partition, (offset,), (envelope,), batch.next if last else batch.offsets[i + 1])
-                if owned.claims >= SUSPECT and await self._suspect(owned, one):
+                if suspect and await self._suspect(owned, one):
                     continue
                 if not await self.chunk([one], careful=True):
                     return
@@ -92,7 +91,7 @@ class ChunkLoop(GroupLoop):
             self.guard(unit, owned)
             progress = Progress(owned, one.next, envelope.id, owned.marks.fork())
             if not envelope.producer or self.fresh(owned, progress.taking, envelope):
-                self.park(unit, progress, offset, envelope, ProcessEnded("the process ended while it was handled"))
+                self.park(unit, progress, offset, envelope, ProcessEnded())
             self.move(unit, progress, [])
             await unit.commit()
             self.moved(progress)
@@ -466,6 +465,11 @@ class ChunkLoop(GroupLoop):
         except BaseException:
             await unit.rollback()
             raise
+
+
+def _suspicious(owned: Owned) -> bool:
+    """Whether processes seem to end at an event of this partition."""
+    return owned.claims >= SUSPECT or owned.trying is not None
 
 
 def publish_all(tx: Transaction, result: Any) -> None:

@@ -78,7 +78,9 @@ def schema(spec: EventSpec, template: str = "#/$defs/{name}") -> Document:
     own = dict(top) if name is None else dict(parts[name])
     if name is not None and top["$ref"].encode() not in msgspec.json.encode(parts):
         del parts[name]  # it does not hold itself
-    return {**own, "$defs": dict(sorted(parts.items()))} if parts else own
+    whole = {**own, "$defs": dict(sorted(parts.items()))} if parts else own
+    plain: Document = msgspec.json.decode(msgspec.json.encode(whole))  # as it is read back from a committed file
+    return plain
 
 
 # -- what became of it ------------------------------------------------------------------------------------------------

@@ -276,6 +276,7 @@ class GroupLoop(ABC):
                 continue
             for lane in await self.parking.due(owned, 20):
                 if owned.partition in self.owned and not self._stopping:
+                    await self.parking.forewarn(owned, lane, guard(self._sql["position_guard"], owned))
                     await self.run_lane(owned, lane)
             due = await self.parking.next_due(owned)
             if due is not None:

@@ -12,14 +12,21 @@ from dataclasses import dataclass
 from evenflow.clock import Clock
 from evenflow.engine import Partition
 from evenflow.envelope import Envelope, pack, unpack
-from evenflow.errors import EvenflowError
+from evenflow.errors import EvenflowError, FenceLost
 from evenflow.policy import DeadLetter, Policy, Retry, after_failure
 from evenflow.position import Owned
-from evenflow.store import Row, Session, Store
+from evenflow.store import Row, Session, Statement, Store
 from evenflow.unit_of_work import UnitOfWork
 
 ERROR_LIMIT = 4000
 LANE_ROWS = 200
+
+
+class ProcessEnded(Exception):
+    """The process ended while it worked on this event: recorded as its error, never raised by a handler."""
+
+    def __init__(self) -> None:
+        super().__init__("it was begun, and its process has not told how it ended")
 
 
 class ParkingFull(EvenflowError):
@@ -131,9 +138,28 @@ class Parking:
         return decision
 
     def running(self, unit: UnitOfWork, owned: Owned, offset: int, envelope: Envelope, lane: str) -> None:
-        """Set an event aside that is still being worked on; it is tried again should this process end."""
+        """Set an event aside that is being worked on; it is tried again, and that counted, should this process end."""
         due = self.clock.now() + self.policy.timeout
-        self._add(unit, owned, offset, envelope, lane, (1, due, 0, None, None, None))
+        ended = ProcessEnded()
+        self._add(unit, owned, offset, envelope, lane, (1, due, 1, describe(ended), type(ended).__name__, None))
+
+    async def forewarn(self, owned: Owned, lane: str, guard: Statement) -> None:
+        """Count an attempt before it is made, where the last one ended the process: the next may do so again."""
+        topic = owned.partition.topic
+        rows = await self.store.read(self.store.sql["parked_lane"], (self.group, topic, lane, 1))
+        if not rows or rows[0][7] != ProcessEnded.__name__:
+            return
+        row = parked_row(rows[0])
+        decision = after_failure(ProcessEnded(), row.attempts + 1, self.policy)
+        due = self.clock.now() + decision.delay if isinstance(decision, Retry) else None
+        args = (self.group, topic, lane, row.generation, row.offset, due, row.attempts + 1)
+
+        async def work(session: Session) -> None:
+            if await session.execute(*guard) != 1:
+                raise FenceLost("another owner has taken the partition")
+            await session.execute(self.store.sql["parked_attempt"], args)
+
+        await self.store.transact(work)
 
     def _add(
         self,

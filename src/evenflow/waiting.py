@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from evenflow.chunk import ends_us
+from evenflow.chunk import SUSPECT, ends_us
 from evenflow.clock import Signal
 from evenflow.drive import Drive
 from evenflow.engine import Batch, Partition
@@ -158,6 +158,7 @@ class LaneLoop(GroupLoop):
                     await self._enter(window, offset, envelope)
             if not batch.envelopes:
                 window.next = max(window.next, batch.next)
+        await self._hold_suspects()
         self._dispatch()
         if any(window.entries and window.entries[0][0] not in window.open for window in self._windows.values()):
             self._settle.set()
@@ -424,7 +425,7 @@ class LaneLoop(GroupLoop):
         done: set[int],
     ) -> None:
         self.moved(progress)
-        window.done = {offset for offset in done if offset >= progress.next}
+        window.done = {offset for offset in window.done | done if offset >= progress.next}
         window.owned.settled = set(window.done)
         for _ in passed:
             window.entries.popleft()
@@ -505,27 +506,37 @@ class LaneLoop(GroupLoop):
     async def _hold_back(self) -> None:
         """Park what holds its position back past the window, while it goes on; it is settled like a parked event."""
         for window in list(self._windows.values()):
-            if len(window.entries) < WINDOW:
-                continue
-            job = window.open.get(window.entries[0][0])
-            if job is None or job.row is not None or job.unit is None:
-                continue
-            async with self._writing:
-                unit = UnitOfWork(self.work.outbox, self.name)
-                self.guard(unit, window.owned)
-                self.parking.running(unit, window.owned, job.offset, job.envelope, job.lane)
-                await unit.commit()
-            if window.open.get(job.offset) is not job:
-                continue
-            _topic, generation, number = window.owned.partition
-            window.open.pop(job.offset)
-            job.row = ParkedRow(generation, job.offset, job.envelope.slot, number, job.envelope, 0, None, None)
-            window.open[_place(job)] = job
-            window.owned.lanes.add(job.lane)
-            window.done.add(job.offset)
-            for follower in list(self._lanes.get((window.owned.partition, job.lane), ()))[1:]:
-                self._set_aside(follower)
-            self._settle.set()
+            if len(window.entries) >= WINDOW:
+                job = window.open.get(window.entries[0][0])
+                if job is not None and job.unit is not None:
+                    await self._hold(window, job)
+
+    async def _hold_suspects(self) -> None:
+        """After claims without progress the first event may be what ends the process: park it before it is begun."""
+        for window in list(self._windows.values()):
+            if window.owned.claims >= SUSPECT and window.entries:
+                job = window.open.get(window.entries[0][0])
+                if job is not None and job.unit is None and not job.set_aside:
+                    await self._hold(window, job)
+
+    async def _hold(self, window: Window, job: Job) -> None:
+        owned = window.owned
+        async with self._writing:
+            unit = UnitOfWork(self.work.outbox, self.name)
+            self.guard(unit, owned)
+            self.parking.running(unit, owned, job.offset, job.envelope, job.lane)
+            await unit.commit()
+        if window.open.get(job.offset) is not job:
+            return
+        del window.open[job.offset]
+        _topic, generation, number = owned.partition
+        job.row = ParkedRow(generation, job.offset, job.envelope.slot, number, job.envelope, 0, None, None)
+        window.open[_place(job)] = job
+        owned.lanes.add(job.lane)
+        window.done.add(job.offset)
+        for follower in list(self._lanes.get((owned.partition, job.lane), ()))[1:]:
+            self._set_aside(follower)
+        self._settle.set()
 
 
 def _place(job: Job) -> int:

@@ -51,6 +51,8 @@ class Child:
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
+            self.send(signal.SIGUSR1)  # it writes what it waits for into its log
+            time.sleep(0.5)
             self.process.kill()
             self.process.wait()
             return None

@@ -9,7 +9,6 @@ these files is written by Evenflow, and the checker reads nothing through it.
 from __future__ import annotations
 
 import asyncio
-import faulthandler
 import json
 import logging
 import os
@@ -147,10 +146,21 @@ def settings(folder: Path) -> Settings:
     return Settings.load({"folder": str(folder), "lease": LEASE}, env={})
 
 
+def show_tasks() -> None:
+    """For whoever wants to know what a process waits for."""
+    for task in asyncio.all_tasks():
+        task.print_stack(limit=6)
+    for loop in app.opened.loops():
+        logging.error("%s: owned %s, giving %s", loop.name, list(loop.owned), list(loop._giving))
+        for window in getattr(loop, "_windows", {}).values():
+            logging.error("  open %s, head %s, lanes %s", window.open, list(window.entries)[:1], loop._lanes)
+
+
 async def stopping() -> Signal:
     """Set at SIGTERM."""
     stop = Signal()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, show_tasks)
     return stop
 
 
@@ -229,7 +239,6 @@ async def loader(folder: Path, incarnation: int, seed: int) -> int:
 
 
 def main() -> int:
-    faulthandler.register(signal.SIGUSR1)
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {os.getpid()} %(levelname)s %(message)s")
     role, folder, *rest = sys.argv[1:]
     if role == "worker":

@@ -85,8 +85,8 @@ def report(error: BaseException, *, debug: bool) -> int:
     code = code_of(error)
     if debug:
         traceback.print_exception(error)
-    elif code is Code.INTERRUPTED:
-        _write("interrupted")
+    elif isinstance(error, (KeyboardInterrupt, Declined)):
+        _write("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
     elif isinstance(error, BrokenApp):
         _write_error(error)
         cause = error.__cause__

@@ -25,7 +25,7 @@ def list_groups(options: Namespace) -> int:
         return Code.DONE
     states = [_state(each) for each in found]
     rows = [
-        (g.group, g.kind, state, ", ".join(g.owners) or "-", f"{g.waiting:,}", duration(g.age), g.parked, g.dead)
+        (g.group, g.kind, state, ", ".join(g.owners) or "-", f"{g.waiting:,}", duration(g.age) or "-", g.parked, g.dead)
         for g, state in zip(found, states, strict=True)
     ]
     table(_HEAD, rows, [_COLOURS.get(state, "") for state in states])

@@ -110,7 +110,6 @@ def _attribute(module: ModuleType, path: str, where: str) -> App:
             raise Missing(f"{module.__name__} has no {part!r}", remedy=hint)
         found = getattr(found, part)
     if not isinstance(found, App):
-        raise UsageError(
-            f"{where} is {type(found).__name__}, not an App", remedy="name an object that App(...) has made"
-        )
+        kind = type(found).__name__
+        raise UsageError(f"{where} is of type {kind}, not an App", remedy="name what App(...) has made")
     return found

@@ -5,7 +5,8 @@ update evenflow_position set fence = fence
 where group_name = $1 and topic = $2 and log = $3 and generation = $4 and partition = $5 and fence = $6 and next = $7
 
 -- name: position_move
-update evenflow_position set next = $7, last_id = $8, marks = $9, settled = $10, claims = 0, trying = null
+update evenflow_position set next = $7, last_id = $8, marks = $9, settled = $10, trying = null,
+    claims = case next when $7 then claims else 0 end
 where group_name = $1 and topic = $2 and log = $3 and generation = $4 and partition = $5 and fence = $6
 
 -- name: position_try
@@ -92,7 +93,7 @@ update evenflow_parked set head = 1, due = $6, attempts = $7, error = $8, error_
 where group_name = $1 and topic = $2 and lane = $3 and generation = $4 and "offset" = $5
 
 -- name: parked_attempt
-update evenflow_parked set attempts = $6
+update evenflow_parked set due = $6, attempts = $7
 where group_name = $1 and topic = $2 and lane = $3 and generation = $4 and "offset" = $5
 
 -- name: parked_head
