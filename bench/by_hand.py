@@ -27,7 +27,13 @@ MOVE = "update position set next = ?1 where name = 'charge' and next = ?2"
 def opened(path: str) -> apsw.Connection:
     connection = apsw.Connection(path)
     connection.set_busy_timeout(5000)
-    for pragma in ("page_size = 4096", "journal_mode = wal", "synchronous = full", "fullfsync = 1", "cache_size = -8000"):
+    for pragma in (
+        "page_size = 4096",
+        "journal_mode = wal",
+        "synchronous = full",
+        "fullfsync = 1",
+        "cache_size = -8000",
+    ):
         connection.execute(f"pragma {pragma}")
     return connection
 

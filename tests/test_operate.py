@@ -452,3 +452,25 @@ def test_the_engine_is_told_before_a_seek_back_is_real(tmp_path: Path) -> None:
             assert (await status(running)).state == "running"
 
     asyncio.run(main())
+
+
+def test_groups_and_topics_under_other_names(tmp_path: Path) -> None:
+    async def main() -> None:
+        shop = Shop(tmp_path)
+        names = {"group_prefix": "prod.", "topics": {"orders": {"name": "prod.orders"}}}
+        shop.settings = Settings.load({"folder": tmp_path, **names}, env={}, cwd=tmp_path)
+        await shop.prepare()
+        async with shop.running() as running:
+            await shop.publish(running, "1", "2")
+            await until(running, lambda: _is(applied(running), {"1": 1, "2": 1}))
+            found = await status(running)
+            assert (found.group, found.topics, found.waiting) == ("prod.billing.charge", ("prod.orders",), 0)
+            await operate.seek(running, "billing.charge", "beginning", "ann")  # with the prefix or without
+            await until(running, lambda: _is(applied(running), {"1": 2, "2": 2}))
+            assert await audit(running) == [("ann", "group seek", "prod.billing.charge")]
+        async with shop.running(join=False) as looking:
+            assert await operate.adopt(looking, "billing", "ann") == ["prod.billing.charge"]
+        async with shop.running() as running:
+            await idle(running)
+
+    asyncio.run(main())

@@ -806,7 +806,9 @@ def test_the_wrong_kind_of_connection_is_refused_with_the_remedy(tmp_path: Path)
 
 def test_engine_in_memory_and_store_in_a_file_are_refused(tmp_path: Path) -> None:
     async def test() -> None:
-        settings = Settings.load({"engine": "memory:", "store": f"sqlite:///{tmp_path}/{{service}}.db"}, env={}, cwd=tmp_path)
+        settings = Settings.load(
+            {"engine": "memory:", "store": f"sqlite:///{tmp_path}/{{service}}.db"}, env={}, cwd=tmp_path
+        )
         with pytest.raises(Refused, match="outlives this process"):
             async with App(Service("shop")).running(settings=settings):
                 raise AssertionError("opened")

@@ -192,7 +192,8 @@ class GroupLoop(ABC):
                 self._notice(notice)
         if batches:
             await self.handle([each for each in batches if each.partition in self.owned])
-            self.trouble = ""
+            if not self._blocked:
+                self.trouble = ""
         await asyncio.sleep(0)  # nothing above need have waited: others have their turn
         return False
 

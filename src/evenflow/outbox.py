@@ -6,17 +6,20 @@ append and the removal of its rows appends them again with the same numbers, whi
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from evenflow.clock import Clock, Signal
 from evenflow.engine import Engine, Outcome, Partition
 from evenflow.envelope import Envelope, unpack
-from evenflow.errors import EngineUnavailable, FenceLost, OutboxFull, StoreUnavailable
+from evenflow.errors import EngineUnavailable, EvenflowError, FenceLost, OutboxFull, StoreUnavailable
 from evenflow.ids import slot_of
 from evenflow.position import Owned, guard
 from evenflow.registry import SIZE_LIMIT, Registry
 from evenflow.store import Session, Store
+
+log = logging.getLogger("evenflow")
 
 RELAY_GROUP = "evenflow.relay"
 RELAY_PARTITION = Partition("", 0, 0)
@@ -142,24 +145,32 @@ class Outbox:
         """Move what is committed, as long as this process owns the relay. Returns when told to stop."""
         while not stopping.is_set():
             wait = POLL
-            if self.owned is not None:
-                try:
+            try:
+                if self.owned is not None:
                     if await self.step():
                         continue
                     wait = await self.next_due()
                     self.trouble = ""
-                except FenceLost:
-                    self.owned = None
-                except (EngineUnavailable, StoreUnavailable) as error:
-                    self.trouble = error.message
-                    await self._measure_quietly()
-                    await self.clock.wait(stopping, POLL)
+                self.store.changed.clear()
+                self._work.clear()
+                if self.owned is not None and await self._anything():
                     continue
-            self.store.changed.clear()
-            self._work.clear()
-            if self.owned is not None and await self._anything():
+            except FenceLost:
+                self.owned = None
+            except Exception as error:
+                await self._troubled(error)
+                await self.clock.wait(stopping, POLL)
                 continue
             await self._wait(min(wait, POLL))
+
+    async def _troubled(self, error: Exception) -> None:
+        """Keep what is wrong, and say it once; a relay that ended would be a silent stall."""
+        known = isinstance(error, (EngineUnavailable, StoreUnavailable))
+        trouble = error.message if isinstance(error, EvenflowError) else f"{type(error).__name__}: {error}"
+        if not known and trouble != self.trouble:
+            log.error("outbox of %s: unexpected, trying again", self.source, exc_info=error)
+        self.trouble = trouble
+        await self._measure_quietly()
 
     async def _wait(self, seconds: float) -> None:
         """Until this process has committed events, another has changed the store, or the time is over."""
@@ -201,7 +212,12 @@ class Outbox:
             while end < len(rows) and rows[end][1] == topic:
                 end += 1
             envelopes = [envelope for row in rows[position:end] for envelope in unpack(row[3])]
-            await self._append(topic, envelopes)
+            try:
+                await self._append(topic, envelopes)
+            except Exception:
+                if stored_to:  # what another topic's engine has taken is not sent again and again
+                    await self._remove(owned, stored_to)
+                raise
             self.moved += len(envelopes)
             stored_to = rows[end - 1][0]
             position = end
@@ -242,8 +258,8 @@ class Outbox:
             return 0
         unit = UnitOfWork(self)
         unit.guards.append(guard(self.store.sql["position_guard"], owned))
-        session = await unit.begin()
         try:
+            session = await unit.begin()
             for id_, topic, packed in rows:
                 if await session.execute(self.store.sql["due_remove"], (id_,)):
                     (e,) = unpack(packed)

@@ -85,8 +85,12 @@ def lane_of(envelope: Envelope, partition: Partition, offset: int) -> str:
 def describe(error: BaseException) -> str:
     """An error as a person wants to read it: its text, and where in the user's code it arose."""
     frames = traceback.extract_tb(error.__traceback__)
-    where = "".join(f"\n  {f.filename}:{f.lineno} in {f.name}" for f in frames if "/evenflow/" not in f.filename)
+    where = "".join(f"\n  {f.filename}:{f.lineno} in {f.name}" for f in frames if _users(f.filename))
     return (f"{type(error).__name__}: {error}" + where)[:ERROR_LIMIT]
+
+
+def _users(filename: str) -> bool:
+    return "/evenflow/" not in filename and not filename.startswith("<")
 
 
 class Parking:

@@ -240,10 +240,11 @@ class Running:
 
     async def _maintain(self) -> None:
         while not await self.clock.wait(self._stopping, MAINTAIN):
-            await self._quietly(self._tell_relays(), None)
             for engine in list(self.engines.values()):
                 try:
                     await engine.maintain()
+                    if engine is self._main:
+                        await self._tell_relays()
                 except EngineUnavailable as error:
                     log.warning("engine %s: upkeep waits: %s", engine.name, error.message)
                 except Exception:
@@ -257,8 +258,9 @@ class Running:
         """Let the engine know, so that a store that was restored from a backup is noticed before it numbers again."""
         for name, outbox in self.outboxes.items():
             if outbox.moved_to > self._relayed.get(name, 0):
-                self._relayed[name] = to = outbox.moved_to
+                to = outbox.moved_to
                 await self._main.told(self.relay_name(name), outbox.store.id, {RELAY_PARTITION: to})
+                self._relayed[name] = to
 
     # -- topics -----------------------------------------------------------------------------------------------------
 

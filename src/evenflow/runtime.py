@@ -98,7 +98,10 @@ class ServiceRuntime:
 
     async def _relay_rest(self, seconds: float) -> bool:
         deadline = self._clock.monotonic() + seconds
+        relay = self._relay_task
         while not self.outbox.idle and self._clock.monotonic() < deadline and not self.outbox.trouble:
+            if relay is None or relay.done():
+                return False
             self.outbox.nudge()
             await self._clock.sleep(0.01)
         return self.outbox.idle
@@ -114,7 +117,7 @@ class ServiceRuntime:
     # -- sharing out ------------------------------------------------------------------------------------------------
 
     async def _ticking(self) -> None:
-        planned = self._clock.monotonic()
+        planned, said = self._clock.monotonic(), ""
         while not self._stopping.is_set():
             late = self._clock.monotonic() - planned
             if late > BLOCKED:
@@ -127,8 +130,11 @@ class ServiceRuntime:
                 )
             try:
                 await self.tick()
+                said = ""
             except (StoreUnavailable, EngineUnavailable) as error:
-                log.warning("service %s: %s", self.name, error.message)
+                if error.message != said:
+                    log.warning("service %s: %s", self.name, error.message)
+                said = error.message
             except Exception:
                 log.exception("service %s: unexpected while sharing out partitions", self.name)
             self._tick_now.clear()

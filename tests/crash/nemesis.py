@@ -34,6 +34,7 @@ class Child:
             )
         self.frozen = False
         self.started = time.monotonic()
+        self.leaving = 0.0
 
     @property
     def running(self) -> bool:
@@ -113,15 +114,20 @@ class Nemesis:
             self.note("thaw", name)
 
     def leave(self, name: str) -> None:
-        """A clean stop, as of a deployment."""
+        """A clean stop, as of a deployment; `watch` sees to its end while faults go on."""
         child = self.children[name]
-        if child.running and not child.frozen:
+        if child.running and not child.frozen and not child.leaving:
             self.note("leave", name)
-            young = time.monotonic() - child.started < 3.0  # it may not listen to the signal yet
-            code = child.end(30.0)
-            if code != 0 and not (young and code == -signal.SIGTERM):
-                self.complaints.append(f"{name} ended with {code} when it was asked to")
-            self.later(0.0, "start", name)
+            child.leaving = time.monotonic() + 30.0
+            child.send(signal.SIGTERM)
+
+    def left_so(self, name: str, child: Child) -> None:
+        """How a process that was asked to end did so, and another in its place."""
+        young = child.leaving - child.started < 33.0  # it may not have listened to the signal yet
+        code = child.process.returncode
+        if code != 0 and not (young and code == -signal.SIGTERM):
+            self.complaints.append(f"{name} ended with {code} when it was asked to")
+        self.start(name)
 
     def later(self, seconds: float, what: str, name: str) -> None:
         self.planned.append((time.monotonic() + seconds, what, name))
@@ -155,9 +161,16 @@ class Nemesis:
 
     def watch(self) -> None:
         """Nobody ends by himself."""
-        for name, child in self.children.items():
+        for name, child in list(self.children.items()):
             restarting = any(each == name and what == "start" for _, what, each in self.planned)
-            if not child.running and not restarting:
+            if child.leaving and not child.running and not restarting:
+                self.left_so(name, child)
+            elif child.leaving and child.running and time.monotonic() > child.leaving and not child.frozen:
+                self.complaints.append(f"{name} did not end within 30 s when it was asked to; see {name}.log")
+                child.send(signal.SIGUSR1)
+                time.sleep(0.5)
+                self.kill(name)
+            elif not child.running and not restarting:
                 self.complaints.append(f"{name} ended by itself with {child.process.returncode}; see {name}.log")
                 self.start(name)
 
@@ -187,12 +200,15 @@ class Nemesis:
 
     def peace(self) -> None:
         """Everything runs again; the loader stops; what is left must drain in time; then all end."""
-        for name, child in self.children.items():
+        for name, child in list(self.children.items()):
             self.thaw(name)
             if not child.running:
                 self.start(name)
         self.planned.clear()
         time.sleep(1.0)
+        while any(child.leaving for child in self.children.values()):
+            self.watch()
+            time.sleep(0.05)
         if self.children.pop("loader").end(30.0) != 0:
             self.complaints.append("the loader did not end cleanly when it was asked to")
         began = time.monotonic()

@@ -43,7 +43,9 @@ async def table(world: World, service: str, sql: str = "create table t (id text 
         await tx.execute(sql)
 
 
-async def append_raw(world: World, topic: str, type_: str, data: bytes, key: str | None = "k", version: int = 1) -> None:
+async def append_raw(
+    world: World, topic: str, type_: str, data: bytes, key: str | None = "k", version: int = 1
+) -> None:
     """What a stranger wrote into the log."""
     id_ = new_id()
     slot = slot_of(key or id_)

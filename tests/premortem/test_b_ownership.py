@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,16 +18,16 @@ from evenflow.engines.sqlite import SqliteEngine
 from evenflow.errors import FenceLost, StoreUnavailable
 from evenflow.group import GroupLoop
 from evenflow.ownership import Liveness, claim, create_group
-from evenflow.position import guard
+from evenflow.position import guard, move
 from evenflow.runtime import ServiceRuntime
-from evenflow.sqlite_diagnosis import lock_holder
 from evenflow.store import Process
 from evenflow.stores.sqlite import SqliteStore
+from evenflow.unit_of_work import UnitOfWork
 from evenflow.waiting import LaneLoop
 from . import stage
 from .planted import fails_without, must_fail, planted
 from .stage import (
-    CLOCK, EFFECT, ORDERS, SPREAD, TABLE, Order, Wide, case, drained, drive, effects, ended, eventually, folder, in_child,
+    CLOCK, EFFECT, ORDERS, SPREAD, TABLE, Order, Wide, case, drained, drive, effects, ended, eventually, folder,
     killed, opened, publishing, raises, shop,
 )  # fmt: skip
 
@@ -109,8 +111,6 @@ def test_08_a_late_owner_writes_nothing_and_parks_nothing() -> None:
         (mine,) = await claim("shop.keep", log, {partition: rows[0][6]}, "another", store, engine)
         (_, envelope) = await engine.read(partition, 0)
         mine.marks.highest.setdefault(envelope.producer, {})[envelope.slot] = envelope.number
-        from evenflow.position import move
-
         async def work(session: Any) -> None:
             await session.execute("insert into taken values (1)")
             await session.execute(*move(store.sql["position_move"], mine, 1, envelope.id, mine.marks, []))
@@ -132,46 +132,46 @@ def nobody_is_named(patch: Patch) -> None:
 
 @pytest.mark.skipif(not Path("/proc/locks").exists(), reason="the system does not tell who holds a lock")
 @fails_without(nobody_is_named)
-@pytest.mark.parametrize("wakes", [True, False], ids=["goes on", "is killed"])
-def test_09_a_writer_frozen_in_its_transaction_is_named_and_the_others_go_on_after_it(wakes: bool = True) -> None:
-    with folder() as path:
+def test_09_a_writer_frozen_in_its_transaction_is_named_and_the_others_go_on_after_it() -> None:
+    for wakes in (True, False):
+        _frozen_writer(wakes)
+
+
+def _frozen_writer(wakes: bool) -> None:
+    async def test(path: Path) -> None:
         file = path / "shop.db"
-
-        async def prepare() -> None:
-            async with opened(publishing(), path, handle=()):
-                return
-
-        async def freezes() -> None:
-            store = SqliteStore(file, CLOCK)
-            await store.open()
-            session = store.session()
-            await session.begin()
-            await session.execute(EFFECT, ("frozen", 0))
-            os.kill(os.getpid(), signal.SIGSTOP)
-            await session.rollback()
-            await store.close()
-
-        drive(prepare)
-        pid = in_child(freezes)
-        os.waitpid(pid, os.WUNTRACED)
-
-        async def others() -> None:
-            store = SqliteStore(file, CLOCK, wait=0.3)
-            await store.open()
+        store = SqliteStore(file, CLOCK, wait=0.3)
+        await store.open()
+        await store.transact(lambda session: session.execute(TABLE))
+        pid = frozen(file)
+        try:
             async with raises(StoreUnavailable, naming=str(pid)):
                 await store.transact(lambda session: session.execute(EFFECT, ("late", 1)))
-            assert lock_holder(str(file)).pid == pid  # type: ignore[union-attr]
             assert await store.read("select count(*) from effects") == [(0,)], "readers wait for nobody"
             os.kill(pid, signal.SIGCONT if wakes else signal.SIGKILL)
             assert ended(pid) == (0 if wakes else -signal.SIGKILL)
-            await store.transact(lambda session: session.execute(EFFECT, ("late", 1)))
-            assert await store.read("select key from effects") == [("late",)]
-            await store.close()
-
-        try:
-            drive(others)
         finally:
             _end(pid)
+        await store.transact(lambda session: session.execute(EFFECT, ("late", 1)))
+        assert await store.read("select key from effects") == [("late",)]
+        await store.close()
+
+    case(test)
+
+
+def frozen(file: Path) -> int:
+    """The pid of a process that has stopped itself in the middle of its transaction."""
+    program = (
+        "import apsw, os, signal, sys\n"
+        "c = apsw.Connection(sys.argv[1]); c.set_busy_timeout(5000); c.execute('begin immediate')\n"
+        "c.execute(\"insert into effects (key) values ('frozen')\")\n"
+        "os.kill(os.getpid(), signal.SIGSTOP)\n"
+        "c.execute('rollback')\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", program, str(file)])
+    os.waitpid(child.pid, os.WUNTRACED)
+    child.returncode = 0  # whoever froze it waits for its end
+    return child.pid
 
 
 def _end(pid: int) -> None:
@@ -208,12 +208,6 @@ def test_09_groups_wait_out_a_frozen_writer_and_repeat_nothing() -> None:
             async with opened(app, path, handle=()):
                 await app.publish(*(Order(key="k", number=n) for n in range(3)))
 
-        async def freezes() -> None:
-            store = SqliteStore(file, CLOCK)
-            await store.open()
-            await store.session().begin()
-            os.kill(os.getpid(), signal.SIGSTOP)
-
         drive(prepare)
 
         async def others() -> None:
@@ -221,7 +215,7 @@ def test_09_groups_wait_out_a_frozen_writer_and_repeat_nothing() -> None:
             url = f"sqlite:///{file}?wait=0.3"
             async with opened(app, path, store=url.replace("shop.db", "{service}.db")) as running:
                 await drained(running)
-                pid = in_child_of_a_loop(file)
+                pid = frozen(file)
                 try:
                     await app.publish(*(Order(key="k", number=n) for n in range(3, 6)))
                     await eventually(lambda: any(loop.trouble for loop in running.loops()))
@@ -235,22 +229,6 @@ def test_09_groups_wait_out_a_frozen_writer_and_repeat_nothing() -> None:
             return len(await effects(running)) == 6
 
         drive(others)
-
-
-def in_child_of_a_loop(file: Path) -> int:
-    """A frozen writer, as a program of its own: a loop is running here, so nothing is forked."""
-    import subprocess
-    import sys
-
-    program = (
-        "import apsw, os, signal, sys\n"
-        "c = apsw.Connection(sys.argv[1]); c.set_busy_timeout(5000); c.execute('begin immediate')\n"
-        "os.kill(os.getpid(), signal.SIGSTOP)\n"
-    )
-    child = subprocess.Popen([sys.executable, "-c", program, str(file)])
-    os.waitpid(child.pid, os.WUNTRACED)
-    child.returncode = 0  # `_end` waits for it
-    return child.pid
 
 
 # -- 10 ---------------------------------------------------------------------------------------------------------------
@@ -460,8 +438,6 @@ def test_12_an_owner_that_has_lost_its_partition_drops_what_is_in_flight() -> No
             await store.transact(
                 lambda session: session.execute("update evenflow_position set fence = fence + 1, owner = 'another'")
             )
-            from evenflow.unit_of_work import UnitOfWork
-
             unit = UnitOfWork(running.outboxes["shop"], loop.name)
             loop.guard(unit, owned)
             unit.hand_over(EFFECT, ("late", 1))

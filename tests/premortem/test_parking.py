@@ -9,6 +9,7 @@ import pytest
 from evenflow import DAY, App, Policy, Service, Transaction, testing
 from evenflow.chunk import ChunkLoop
 from evenflow.errors import StoreUnavailable
+from evenflow.ids import slot_of
 from evenflow.parking import Parking, ask
 from evenflow.unit_of_work import UnitOfWork
 
@@ -125,7 +126,7 @@ def test_22_what_comes_later_waits_behind_what_is_parked() -> None:
             await world.publish(Placed(key="k", number=5))
             assert numbers(fault, "k") == [1, 2, 3, 4, 5] and numbers(fault, "free") == [1]
 
-    run(test)
+    run(test, 5.0)
 
 
 # -- 23 ---------------------------------------------------------------------------------------------------------------
@@ -195,7 +196,7 @@ def test_23_a_key_is_freed_in_the_transaction_of_its_last_event() -> None:
                 raise ValueError
             tx.write("insert into t values ($1)", str(order.number))
 
-        async with testing.world(App(service)) as world:
+        async with testing.world(App(service), patience=0.2) as world:
             await table(world, "shop")
             await world.publish(*[Placed(key="k", number=n) for n in range(10)])
             broken, lost = False, 0
@@ -258,8 +259,6 @@ def test_25_a_full_parking_lot_stops_the_partition_and_no_other_and_nothing_is_l
         async with testing.world(App(service)) as world:
             by_partition: dict[int, list[str]] = {}
             for n in range(400):
-                from evenflow.ids import slot_of
-
                 by_partition.setdefault(slot_of(f"bad{n}") % 4, []).append(f"bad{n}")
             bad = by_partition[0][:5]
             good = next(f"good{n}" for n in range(100) if slot_of(f"good{n}") % 4 == 0)

@@ -291,8 +291,10 @@ def test_16_an_event_that_kills_its_process_is_parked(tmp_path: Path, mended: bo
         assert ended == [9] * 7  # without the count it goes on for ever
         return
     assert ended == [9, 9, 9, 0], done.stderr
-    assert done.stdout.strip() == "['a', 'b', 'c', 'd'] [Row(lane='kbad', head=1, error_type='ProcessEnded'), " \
+    assert (
+        done.stdout.strip() == "['a', 'b', 'c', 'd'] [Row(lane='kbad', head=1, error_type='ProcessEnded'), "
         "Row(lane='kbad', head=0, error_type=None)]"
+    )
 
 
 # -- 17 ---------------------------------------------------------------------------------------------------------------
@@ -544,8 +546,12 @@ def test_21_placeholders_are_numbers_whatever_their_order() -> None:
             async with world.transaction(service) as tx:
                 tx.write("insert into t values ($1, $2, '$2')", "id", "old")
                 tx.write("update t set a = $2 where id = $1", "id", "new")
-                assert await tx.fetch_value("select a from t where b = '$2' and a = $2 and id = $1", "id", "new") == "new"
-            assert await world.rows("shop", "select a, b from t where a = $2 and id = $1", "id", "new") == [("new", "$2")]
+                assert (
+                    await tx.fetch_value("select a from t where b = '$2' and a = $2 and id = $1", "id", "new") == "new"
+                )
+            assert await world.rows("shop", "select a, b from t where a = $2 and id = $1", "id", "new") == [
+                ("new", "$2")
+            ]
 
     run(test)
 
