@@ -44,7 +44,7 @@ bench: $(READY)  ## measure: make bench CASE=consume-transactional (no CASE list
 	@$(BIN)/python -m bench $(CASE)
 
 crash: $(READY)  ## kill a small program of services for two minutes and check what it kept
-	@$(BIN)/python -m bench.crash --seconds $(SECONDS_OF_CRASHES)
+	@$(BIN)/python -m tests.crash --seconds $(SECONDS_OF_CRASHES)
 
 docs: $(READY)  ## there is no site yet; runs the code of the pages that there are
 	@echo "the documentation site comes with a later version; until then: README.md, docs/, docs/adr/"

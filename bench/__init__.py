@@ -1,1 +1,1 @@
-"""Measurements: `make bench` lists them, `make bench CASE=consume-transactional` runs one. Twins run in the same run."""
+"""Measurements. `make bench` lists them; `make bench CASE=consume-transactional` runs one, and its twin in turns."""

@@ -1,4 +1,7 @@
-"""python -m bench [CASE … | all] [--full] [--json]   Without a case: lists them. Results go to bench/results/latest.json."""
+"""python -m bench [CASE … | all] [--full] [--json]   Without a case it lists them.
+
+Results are kept in bench/results/latest.json.
+"""
 
 from __future__ import annotations
 

@@ -7,14 +7,14 @@ checkpoints are SQLite's own, at its default pace.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import apsw
+import msgspec
 
 from bench.measuring import Watch, measured
-from bench.workload import INSERT, UPSERT, Shape, Shop, decoder
+from bench.workload import HERE, INSERT, UPSERT, Shape, Shop, decoder
 
 CHUNK = 500
 INSERT_ROW = INSERT.replace("$", "?")
@@ -46,8 +46,6 @@ def new_log(folder: str) -> apsw.Connection:
 
 def backlog(folder: str, events: int, shape: dict[str, Any]) -> int:
     """A log with a row per event."""
-    import msgspec
-
     shop, log, encode = Shop(Shape(**shape)), new_log(folder), msgspec.json.Encoder().encode
     size = 0
     for begun in range(0, events, 1000):
@@ -64,8 +62,7 @@ def consume(folder: str, events: int, shape: dict[str, Any]) -> dict[str, Any]:
     """Read, decode, write twice per event, move the position by compare-and-set, commit; in chunks."""
     shop = Shop(Shape(**shape))
     log, store = new_log(folder), opened(f"{folder}/by_hand.db")
-    store.execute((HERE_SQL := _tables()))
-    assert HERE_SQL
+    store.execute(_tables())
     decode, writes = decoder(shop), shop.shape.handler == "two-writes"
     read, write = log.cursor().execute, store.cursor().execute
     position = 0
@@ -94,8 +91,6 @@ def consume(folder: str, events: int, shape: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tables() -> str:
-    from bench.workload import HERE
-
     return (HERE / "sql" / "0001_effects.sql").read_text("utf-8") + (
         "create table position (name text primary key, next integer not null);"
         "insert into position values ('charge', 0);"
@@ -136,8 +131,6 @@ class GroupCommit:
 
 async def publish(folder: str, events: int, at_once: int, bulk: bool) -> dict[str, Any]:
     """Encode and append durably: one after another, many tasks at once, or lists."""
-    import msgspec
-
     shop, encode = Shop(Shape()), msgspec.json.Encoder().encode
     commit = GroupCommit(new_log(folder), APPEND)
     orders = shop.orders(events)
@@ -156,7 +149,3 @@ async def publish(folder: str, events: int, at_once: int, bulk: bool) -> dict[st
     ((kept,),) = new_log(folder).execute("select count(*) from log")
     assert kept == events
     return record
-
-
-def pause(seconds: float) -> None:
-    time.sleep(seconds)

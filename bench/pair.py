@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -21,41 +20,51 @@ async def appends(folder: str, seconds: float) -> dict[str, Any]:
     """Publish lists of new events for so long, while the other process handles them."""
     shop = Shop(Shape(**{**SHAPE, "handler": "none"}))
     async with shop.app.running(settings=settings(folder)):
-        await _until(Path(folder, "ready"))
+        while not _there(folder, "ready"):
+            await asyncio.sleep(0.005)
         watch, count, until = Watch(), 0, time.perf_counter() + seconds
         while time.perf_counter() < until:
             await shop.app.publish(*shop.orders(LIST))
             count += LIST
-        Path(folder, "total.part").write_text(str(count), "utf-8")
-        os.rename(Path(folder, "total.part"), Path(folder, "total"))
-        return measured(count, watch)
+        record = measured(count, watch)
+        _say(folder, "total", str(count))
+        return record
 
 
 async def handles(folder: str) -> dict[str, Any]:
     """Aggregate in Python and write once per key of a list, until all that was appended is in the database."""
     shop = Shop(Shape(**SHAPE))
-    total = Path(folder, "total")
     async with shop.app.running(handle=None, settings=settings(folder)) as running:
         (loop,) = running.loops()
         while len(loop.owned) < SHAPE["partitions"]:
             await asyncio.sleep(0.01)
-        Path(folder, "ready").touch()
+        _say(folder, "ready", "")
         while not loop.counters.handled:
             await asyncio.sleep(0.001)
         watch, at_end = Watch(), 0
-        while not total.exists() or loop.counters.handled < int(total.read_text("utf-8")):
+        while loop.counters.handled < _total(folder):
             await asyncio.sleep(0.01)
-            if not at_end and total.exists():
+            if not at_end and _there(folder, "total"):
                 at_end = loop.counters.handled
         record = measured(loop.counters.handled, watch, memory=[*memory()], at_end=at_end)
         ((kept,),) = await running.stores["billing"].read("select sum(orders) from totals")
-        assert kept == loop.counters.handled == int(total.read_text("utf-8")), (kept, loop.counters)
+        assert kept == loop.counters.handled == _total(folder), (kept, loop.counters)
         return {**record, "chunks": loop.counters.chunks}
 
 
-async def _until(path: Path) -> None:
-    while not path.exists():
-        await asyncio.sleep(0.005)
+def _there(folder: str, name: str) -> bool:
+    return Path(folder, name).exists()
+
+
+def _say(folder: str, name: str, text: str) -> None:
+    part = Path(folder, f"{name}.part")
+    part.write_text(text, "utf-8")
+    part.rename(Path(folder, name))
+
+
+def _total(folder: str) -> float:
+    """How many were appended in all; no number reaches it before that is known."""
+    return int(Path(folder, "total").read_text("utf-8")) if _there(folder, "total") else float("inf")
 
 
 def two_processes(*, full: bool) -> dict[str, Any]:

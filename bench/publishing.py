@@ -1,4 +1,7 @@
-"""publish: one at a time, many at once, in transactions and in lists; beside raw appends that share a commit by hand."""
+"""publish: one at a time, many at once, in transactions, in lists; beside raw appends that share commits by hand.
+
+The twin of a transaction writes the outbox row alone: no numbers, no relay.
+"""
 
 from __future__ import annotations
 

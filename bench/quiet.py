@@ -1,4 +1,4 @@
-"""idle-cpu, and latency: what it costs when nothing happens, and how soon an event has its effect in another process."""
+"""idle-cpu, and latency: what it costs when nothing happens, and how soon another process has an event's effect."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def publishes(folder: str) -> None:
     """One event every ten milliseconds or so, each alone."""
     shop = Shop(Shape(handler="none"))
     async with shop.app.running(settings=settings(folder)):
-        while not Path(folder, "ready").exists():
+        while not _there(folder):
             await asyncio.sleep(0.01)
         for _ in range(EVENTS):
             (order,) = shop.orders(1)
@@ -54,7 +54,7 @@ async def effects(folder: str) -> dict[str, Any]:
         (loop,) = running.loops()
         while not loop.owned:
             await asyncio.sleep(0.05)
-        Path(folder, "ready").touch()
+        _say(folder)
         changed, took, seen = running.stores["billing"].changed, [], 0
         while len(took) < EVENTS:
             changed.clear()
@@ -76,6 +76,14 @@ def latency(*, full: bool) -> dict[str, Any]:
             rounds.append(result(consumer))
     found = sorted(rounds, key=lambda each: float(each["p50_ms"]))[len(rounds) // 2]
     return {**found, "goal_p99_ms": 20.0}
+
+
+def _there(folder: str) -> bool:
+    return Path(folder, "ready").exists()
+
+
+def _say(folder: str) -> None:
+    Path(folder, "ready").touch()
 
 
 async def declares(folder: str) -> None:

@@ -1,4 +1,4 @@
-"""One measurement in a process of its own: python -m bench.worker consume:ours '{"folder": …}'. Started by the cases."""
+"""One measurement in a process of its own, started by the cases: python -m bench.worker consume:ours '{"folder": …}'"""
 
 from __future__ import annotations
 

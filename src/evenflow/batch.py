@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from evenflow.chunk import ChunkLoop, Repeat, ends_us, publish_all
+from evenflow.chunk import ChunkLoop, Item, ends_us, publish_all
+from evenflow.drive import Repeat
 from evenflow.engine import Batch
-from evenflow.envelope import Envelope
-from evenflow.errors import DecodeError, FenceLost, StoreUnavailable
+from evenflow.errors import FenceLost, StoreUnavailable
 from evenflow.group import Progress, Work
 from evenflow.parking import ParkedRow, lane_of
 from evenflow.position import Owned
 from evenflow.unit_of_work import Transaction, UnitOfWork
-
-Item = tuple[int, Envelope, Any]
 
 
 class BatchLoop(ChunkLoop):
@@ -29,41 +28,31 @@ class BatchLoop(ChunkLoop):
     def _foreign(self) -> None:
         """A batch handler may wait for the outside: it is one call, and one transaction, already."""
 
-    async def events(self, unit: UnitOfWork, batch: Batch, careful: bool) -> Progress:
-        owned, bindings, topic = self.owned[batch.partition], self.work.bindings, batch.partition.topic
-        progress = Progress(owned, batch.next, owned.last_id, owned.marks.fork())
-        taking, items = progress.taking, []
-        for offset, envelope in zip(batch.offsets, batch.envelopes, strict=True):
-            if envelope.producer:
-                slots = taking.touched.get(envelope.producer) or taking.slots(envelope.producer)
-                if slots.get(envelope.slot) == envelope.number - 1:
-                    slots[envelope.slot] = envelope.number
-                elif not self.fresh(owned, taking, envelope):
-                    continue
-            elif not await self.first_seen(progress, offset, envelope):
-                continue
-            binding = bindings.get(envelope.type)
-            if binding is None:
-                self.counters.skipped += 1
-                continue
-            try:
-                items.append((offset, envelope, binding.read(envelope, topic)))
-            except DecodeError as error:
-                self.park(unit, progress, offset, envelope, error)
-                if not progress.complete:
-                    break
-        progress.last_id = batch.envelopes[-1].id if batch.envelopes else owned.last_id
-        if careful:
-            await self._halve(unit, progress, items)
-        else:
-            await self._first_pass(unit, progress, items)
-        unit.current = None
-        if progress.blocked:
-            self.stop_at(progress, batch, progress.next, progress.blocked)
-        return progress
+    def room(self) -> int:
+        return self.size * max(1, len(self.owned))
+
+    async def handle(self, batches: Sequence[Batch]) -> None:
+        """Lists of at most `size` events, each of one partition and in a transaction of its own."""
+        for batch in batches:
+            for start in range(0, len(batch.envelopes), self.size):
+                stop = start + self.size
+                after = batch.offsets[stop] if stop < len(batch.envelopes) else batch.next
+                part = Batch(batch.partition, batch.offsets[start:stop], batch.envelopes[start:stop], after)
+                owned = self.owned.get(batch.partition)
+                if owned is not None and part.offsets[0] >= owned.next and batch.partition not in self._blocked:
+                    await super().handle([part])
+
+    async def work_through(
+        self,
+        unit: UnitOfWork,
+        progress: Progress,
+        batch: Batch,  # noqa: ARG002
+        items: list[Item],
+        careful: bool,
+    ) -> None:
+        await (self._halve if careful else self._first_pass)(unit, progress, items)
 
     async def _first_pass(self, unit: UnitOfWork, progress: Progress, items: list[Item]) -> None:
-        items = self._free(unit, progress, items)
         if not items:
             return
         try:
@@ -75,16 +64,13 @@ class BatchLoop(ChunkLoop):
         progress.handled = len(items)
 
     def _free(self, unit: UnitOfWork, progress: Progress, items: list[Item]) -> list[Item]:
-        """The items to be called; what stands behind a parked event of its key is parked."""
-        lanes = progress.owned.lanes | progress.lanes
-        if not lanes:
-            return [item for item in items if item[0] < progress.next]
+        """The items to be called: not those that stand behind one that was parked since they were selected."""
         free = []
         for item in items:
-            lane = lane_of(item[1], progress.owned.partition, item[0])
-            if item[0] >= progress.next or (lane in lanes and not self._behind(unit, progress, item[0], item[1], lane)):
+            held = bool(progress.failed) and lane_of(item[1], progress.owned.partition, item[0]) in progress.failed
+            if item[0] >= progress.next or (held and not self._behind(unit, progress, item[0], item[1])):
                 break
-            if lane not in lanes:
+            if not held:
                 free.append(item)
         return free
 
@@ -118,6 +104,7 @@ class BatchLoop(ChunkLoop):
             kept = min(len(unit.statements), max(mark[0], unit.applied))
             del unit.statements[kept:], unit.sites[kept:], unit.published[mark[1] :]
             if len(items) == 1:
+                progress.failed.add(lane_of(items[0][1], progress.owned.partition, items[0][0]))
                 self.park(unit, progress, items[0][0], items[0][1], error)
                 return
             middle = len(items) // 2

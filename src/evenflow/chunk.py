@@ -15,13 +15,13 @@ import time
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from evenflow.drive import Drive
+from evenflow.drive import Drive, HandlerTimeout, PassDrive, Repeat
 from evenflow.engine import Batch
 from evenflow.envelope import Envelope
 from evenflow.errors import FenceLost, StatementFailed, StoreUnavailable
 from evenflow.group import GroupLoop, Progress, Work
 from evenflow.handler import Delivery
-from evenflow.parking import ParkedRow, ParkingFull, ProcessEnded, lane_of
+from evenflow.parking import SUSPECT, ParkedRow, ParkingFull, ProcessEnded, lane_of
 from evenflow.policy import DeadLetter
 from evenflow.position import Owned
 from evenflow.unit_of_work import Transaction, UnitOfWork, open_unit
@@ -33,12 +33,10 @@ CHUNK_TIME = 0.05
 """Seconds that one chunk may take before the next one is made smaller."""
 CAREFUL_FOR = 8
 """Chunks that are worked through carefully at once, after one had to be repeated."""
-SUSPECT = 3
-"""Claims without progress after which events are tried alone, each behind a durable mark."""
 
 
-class Repeat(Exception):
-    """The first pass over a chunk cannot be kept; go through it carefully."""
+Item = tuple[int, Envelope, Any]
+"""Offset, envelope, event."""
 
 
 class ChunkLoop(GroupLoop):
@@ -162,96 +160,124 @@ class ChunkLoop(GroupLoop):
     async def _wrapped(self, unit: UnitOfWork, batch: Batch, careful: bool) -> Progress:
         around = self.work.around_chunk
         if around is None:
-            return await self.events(unit, batch, careful)
-        return await around(self.name, len(batch.envelopes), lambda: self.events(unit, batch, careful))  # type: ignore[no-any-return]
+            return await self._driven(unit, batch, careful)
+        return await around(self.name, len(batch.envelopes), lambda: self._driven(unit, batch, careful))  # type: ignore[no-any-return]
+
+    async def _driven(self, unit: UnitOfWork, batch: Batch, careful: bool) -> Progress:
+        """Work through a batch, seeing what its handlers wait for and how long."""
+        coroutine = self.events(unit, batch, careful)
+        try:
+            yielded = coroutine.send(None)
+        except StopIteration as stop:
+            done: Progress = stop.value
+            return done
+        drive = PassDrive(coroutine, yielded, unit, self.work.clock, self.spec.policy.timeout, self._foreign)
+        return await drive  # type: ignore[no-any-return]
 
     async def events(self, unit: UnitOfWork, batch: Batch, careful: bool) -> Progress:
-        """Call the handler for each event of a batch, in order. The hot path."""
-        owned, call, bindings = self.owned[batch.partition], self.work.call, self.work.bindings
-        function = self.work.direct
-        topic, wants_delivery = batch.partition.topic, self.spec.delivery is not None
-        progress = Progress(owned, batch.next, owned.last_id, owned.marks.fork())
-        taking, lanes, statements, published = progress.taking, owned.lanes, unit.statements, unit.published
-        plain = not careful and self.work.around_event is None and not self.spec.blocking
-        handled, alone = 0, self.alone
+        """Call the handler for each event of a batch, in order."""
+        owned = self.owned[batch.partition]
+        progress = Progress(owned, batch.next, batch.envelopes[-1].id, owned.marks.fork())
+        items = await self.select(unit, progress, batch)
+        await self.work_through(unit, progress, batch, items, careful)
+        unit.current = None
+        if progress.blocked:
+            self.stop_at(progress, batch, progress.next, progress.blocked)
+        return progress
+
+    async def select(self, unit: UnitOfWork, progress: Progress, batch: Batch) -> list[Item]:
+        """Take what is new, asked for, readable, and behind no parked event of its key. The hot path."""
+        bindings, lanes, taking = self.work.bindings, progress.owned.lanes, progress.taking
+        topic, items = batch.partition.topic, list[Item]()
+        producer, kind, binding, parked = "", "", None, bool(lanes)
+        slots: dict[int, int] = {}
         for offset, envelope in zip(batch.offsets, batch.envelopes, strict=True):
             if envelope.producer:
-                slots = taking.touched.get(envelope.producer) or taking.slots(envelope.producer)
-                if slots.get(envelope.slot) == envelope.number - 1:
-                    slots[envelope.slot] = envelope.number
-                elif not self.fresh(owned, taking, envelope):
+                if envelope.producer != producer:
+                    producer = envelope.producer
+                    slots = taking.slots(producer)
+                slot = envelope.slot
+                if slots.get(slot) == envelope.number - 1:
+                    slots[slot] = envelope.number
+                elif not self.fresh(progress.owned, taking, envelope):
                     continue
             elif not await self.first_seen(progress, offset, envelope):
                 continue
-            binding = bindings.get(envelope.type)
+            if envelope.type != kind:
+                kind = envelope.type
+                binding = bindings.get(kind)
             if binding is None:
                 self.counters.skipped += 1
                 continue
-            if (lanes or progress.lanes) and envelope.key is not None:
-                lane = f"k{envelope.key}"
-                if lane in lanes or lane in progress.lanes:
-                    if not self._behind(unit, progress, offset, envelope, lane):
-                        break
-                    continue
-            start, first = len(statements), len(published)
+            if parked and self.held(progress, offset, envelope):
+                if not self._behind(unit, progress, offset, envelope):
+                    break
+                continue
             try:
                 if envelope.version == binding.version and envelope.content_type == binding.content_type:
                     event = binding.reader(topic, envelope.headers, envelope.data)
                 else:
                     event = binding.read(envelope, topic)
             except Exception as error:
-                unit.current = None
+                parked = True
                 self.park(unit, progress, offset, envelope, binding.failure(error))
                 if not progress.complete:
                     break
                 continue
+            items.append((offset, envelope, event))
+        return items
+
+    async def work_through(
+        self, unit: UnitOfWork, progress: Progress, batch: Batch, items: list[Item], careful: bool
+    ) -> None:
+        """Call the handler for each of these events. The hot path."""
+        call, function = self.work.call, self.work.direct
+        plain = not careful and self.work.around_event is None and not self.spec.blocking
+        wants_delivery = self.spec.delivery is not None
+        statements, published, alone, delivery = unit.statements, unit.published, self.alone, None
+        for offset, envelope, event in items:
+            if progress.failed and lane_of(envelope, batch.partition, offset) in progress.failed:
+                unit.current = None
+                if not self._behind(unit, progress, offset, envelope):
+                    break
+                continue
+            start, first = len(statements), len(published)
             tx = unit.current = Transaction(unit, envelope)
             try:
+                if wants_delivery:
+                    delivery = self.delivery(progress.owned, offset, envelope, 1)
                 if plain:
-                    coroutine = (
-                        function(event, tx)
-                        if function is not None
-                        else call(event, tx, self.delivery(owned, offset, envelope, 1) if wants_delivery else None)
-                    )
-                    try:
-                        yielded = coroutine.send(None)
-                    except StopIteration as stop:
-                        result = stop.value
-                    else:
-                        result = await self.resumed(unit, coroutine, yielded)
+                    result = await (function(event, tx) if function is not None else call(event, tx, delivery))
                     if result is not None:
                         publish_all(tx, result)
                 else:
-                    delivery = self.delivery(owned, offset, envelope, 1) if wants_delivery else None
                     await self.slowly(unit, tx, event, delivery, careful)
                 if unit.failed is not None:
                     raise Repeat from unit.failed
-            except Exception as error:
-                await self._failed(unit, progress, offset, envelope, error, (start, first), careful)
             except BaseException as error:
-                if ends_us(error):
+                if unit.expired is tx and isinstance(error, asyncio.CancelledError):
+                    late = HandlerTimeout(f"it did not return within {self.spec.policy.timeout:g} s")
+                    await self._failed(unit, progress, offset, envelope, late, (start, first), careful)
+                elif ends_us(error):
                     raise
-                await self._failed(unit, progress, offset, envelope, error, (start, first), careful)
+                else:
+                    await self._failed(unit, progress, offset, envelope, error, (start, first), careful)
             else:
-                handled += 1
+                progress.handled += 1
             if self.alone is not alone and offset != batch.offsets[-1]:
-                self._cut(progress, batch, offset, envelope)
+                self._cut(progress, batch, offset)
             if not progress.complete:
                 break
-        else:
-            if batch.envelopes:
-                progress.last_id = batch.envelopes[-1].id
-        unit.current = None
-        progress.handled = handled
-        if progress.blocked:
-            self.stop_at(progress, batch, progress.next, progress.blocked)
-        return progress
 
-    def _cut(self, progress: Progress, batch: Batch, offset: int, envelope: Envelope) -> None:
+    def held(self, progress: Progress, offset: int, envelope: Envelope) -> bool:
+        """Whether an earlier event of its key is parked."""
+        lane = lane_of(envelope, progress.owned.partition, offset)
+        return lane in progress.owned.lanes or lane in progress.lanes
+
+    def _cut(self, progress: Progress, batch: Batch, offset: int) -> None:
         """The chunk ends with this event: it was the first to wait for something outside."""
         if progress.complete:
-            progress.next = batch.offsets[list(batch.offsets).index(offset) + 1]
-            progress.last_id, progress.complete = envelope.id, False
+            self.stop_at(progress, batch, batch.offsets[list(batch.offsets).index(offset) + 1], "")
 
     def _foreign(self) -> None:
         if not self.alone:
@@ -311,16 +337,18 @@ class ChunkLoop(GroupLoop):
     async def resumed(self, unit: UnitOfWork, coroutine: Coroutine[Any, Any, Any], yielded: Any) -> Any:
         """The result of a coroutine that waits; it is seen whether for anything but its transaction."""
         drive = Drive(coroutine, yielded, unit)
+        unit.driven = True
         try:
             return await drive.within(self.work.clock, self.spec.policy.timeout)
         finally:
+            unit.driven = False
             if drive.foreign:
                 self._foreign()
 
     # -- failures ---------------------------------------------------------------------------------------------------
 
-    def _behind(self, unit: UnitOfWork, progress: Progress, offset: int, envelope: Envelope, lane: str) -> bool:
-        unit.current = None
+    def _behind(self, unit: UnitOfWork, progress: Progress, offset: int, envelope: Envelope) -> bool:
+        lane = lane_of(envelope, progress.owned.partition, offset)
         try:
             self.parking.behind(unit, progress.owned, offset, envelope, lane)
         except ParkingFull as full:
@@ -350,6 +378,7 @@ class ChunkLoop(GroupLoop):
             del unit.statements[kept:], unit.sites[kept:], unit.published[mark[1] :]
         elif unit.ran is tx or not unit.undo(mark):
             raise Repeat from error
+        progress.failed.add(lane_of(envelope, progress.owned.partition, offset))
         self.park(unit, progress, offset, envelope, error)
 
     def park(self, unit: UnitOfWork, progress: Progress, offset: int, envelope: Envelope, error: BaseException) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
 from typing import Any
 
-from evenflow.clock import Clock
+from evenflow.clock import Clock, Timer
 from evenflow.errors import StoreUnavailable
-from evenflow.unit_of_work import UnitOfWork
+from evenflow.unit_of_work import Transaction, UnitOfWork
 
 
 class HandlerTimeout(Exception):
     """The handler waited longer than its policy allows."""
+
+
+class Repeat(Exception):
+    """The first pass over a chunk cannot be kept; go through it carefully."""
 
 
 class Drive:
@@ -73,10 +78,94 @@ class Drive:
 
     def _abandon(self, error: BaseException) -> None:
         """Tell the coroutine once that its time is over; it is dropped even if it goes on."""
-        try:
+        with suppress(Exception, asyncio.CancelledError):
             self._coroutine.throw(error)
             self._coroutine.close()
-        except (StopIteration, RuntimeError, asyncio.CancelledError):
-            return
-        except Exception:
-            return
+
+
+class PassDrive:
+    """Awaits the rest of a pass over many events, whose handlers are awaited inside of it.
+
+    While the unit has a current transaction, what is yielded is its handler's: `foreign` is called when that waits
+    for anything but its transaction. A handler that waits for more than `seconds` in all is cancelled, and its
+    transaction stands in `unit.expired`; where it does not end even so, the pass is dropped with `Repeat`. Handlers
+    that have a `Drive` of their own (`unit.driven`) are left to it.
+    """
+
+    __slots__ = ("_clock", "_coroutine", "_due", "_foreign", "_seconds", "_timer", "_unit", "_yielded")
+
+    def __init__(
+        self,
+        coroutine: Coroutine[Any, Any, Any],
+        yielded: Any,
+        unit: UnitOfWork,
+        clock: Clock,
+        seconds: float,
+        foreign: Callable[[], None],
+    ) -> None:
+        self._coroutine = coroutine
+        self._yielded = yielded
+        self._unit = unit
+        self._clock = clock
+        self._seconds = seconds
+        self._foreign = foreign
+        self._timer: Timer | None = None
+        self._due: Transaction | None = None
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        coroutine, yielded, unit = self._coroutine, self._yielded, self._unit
+        task = asyncio.current_task()
+        assert task is not None
+        timed: Transaction | None = None
+        try:
+            while True:
+                if unit.current is not None and not unit.driven:
+                    if not unit.waiting:
+                        self._foreign()
+                    if unit.current is not timed:
+                        timed = unit.current
+                        self._time(timed, task)
+                try:
+                    value = yield yielded
+                except asyncio.CancelledError as error:
+                    if self._due is None or task.uncancel() > 0:
+                        yielded = coroutine.throw(error)
+                    else:
+                        yielded = self._expire(error)
+                except BaseException as error:
+                    yielded = coroutine.throw(error)
+                else:
+                    yielded = coroutine.send(value)
+        except StopIteration as stop:
+            return stop.value
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _time(self, tx: Transaction, task: asyncio.Task[Any]) -> None:
+        def over() -> None:
+            if self._unit.current is tx:
+                self._due = tx
+                task.cancel()
+
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._clock.call_later(self._seconds, over)
+
+    def _expire(self, error: asyncio.CancelledError) -> Any:
+        """Cancel the handler whose time is over; what the pass yields next, when it goes on with another event."""
+        tx, self._due = self._due, None
+        if self._unit.waiting == "store":
+            _close(self._coroutine)
+            raise StoreUnavailable(f"the store did not answer within {self._seconds:g} s") from None
+        self._unit.expired = tx
+        yielded = self._coroutine.throw(error)
+        if self._unit.current is tx:
+            _close(self._coroutine)
+            raise Repeat
+        return yielded
+
+
+def _close(coroutine: Coroutine[Any, Any, Any]) -> None:
+    with suppress(Exception):
+        coroutine.close()

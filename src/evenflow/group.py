@@ -75,6 +75,8 @@ class Progress:
     taking: Taking
     lanes: set[str] = field(default_factory=set)
     """Lanes that it parks anew."""
+    failed: set[str] = field(default_factory=set)
+    """Those of them whose handler failed: what comes after in the same lane stands behind."""
     handled: int = 0
     strangers: list[tuple[int, Envelope]] = field(default_factory=list)
     """Records without a number of ours that it takes, with their offsets."""
@@ -182,6 +184,7 @@ class GroupLoop(ABC):
             return await self._wait_for_outbox()
         wait = min(await self._run_due(), self._unblock(), IDLE)
         await self._tell(force=False)
+        await self.before_fetch()
         limit = self.room()
         self.busy = False
         found = await self.consumer.fetch(limit, FETCH_BYTES, wait) if limit > 0 else await self.no_room(wait)
@@ -324,6 +327,8 @@ class GroupLoop(ABC):
         owned = progress.owned
         owned.next, owned.last_id = progress.next, progress.last_id
         owned.marks = progress.taking.marks(self.work.clock.now())
+        if owned.pending >= PRUNE_EVERY:
+            owned.marks.prune(self.work.clock.now() - FORGET_PROCESS)
         owned.lanes |= progress.lanes
         self.counters.handled += progress.handled
         owned.claims, owned.trying = 0, None
@@ -391,6 +396,9 @@ class GroupLoop(ABC):
     @abstractmethod
     async def run_lane(self, owned: Owned, lane: str) -> None:
         """Run the parked events of a lane whose head may run now."""
+
+    async def before_fetch(self) -> None:  # noqa: B027  # of other kinds
+        """What is to be done between two fetches."""
 
     def room(self) -> int:
         """How many events may be fetched now."""

@@ -51,10 +51,19 @@ def key_part(value: object) -> str:
 
 def new_id(now: Callable[[], float] = time.time, random: Callable[[int], bytes] = os.urandom) -> str:
     """A UUIDv7: sorts by time of creation."""
-    milliseconds = int(now() * 1000) & 0xFFFFFFFFFFFF
-    tail = int.from_bytes(random(10), "big")
-    value = milliseconds << 80 | 0x7 << 76 | (tail >> 64 & 0xFFF) << 64 | 0x2 << 62 | tail & 0x3FFFFFFFFFFFFFFF
-    return _dashed(f"{value:032x}")
+    return new_ids(1, now(), random)[0]
+
+
+def new_ids(count: int, now: float, random: Callable[[int], bytes] = os.urandom) -> list[str]:
+    """UUIDv7s of one moment (Unix time), rising: the first is random, the others count on from it (RFC 9562, 6.2)."""
+    seed = int.from_bytes(random(10), "big")
+    moment = f"{int(now * 1000) & 0xFFFFFFFFFFFF:012x}"
+    head = f"{moment[:8]}-{moment[8:]}-7{seed >> 64 & 0xFFF:03x}-"
+    tail = seed & 0x1FFFFFFFFFFFFFFF  # one bit free, so that counting on does not overflow
+    return [
+        "%s%04x-%012x" % (head, 0x8000 | each >> 48, each & 0xFFFFFFFFFFFF)  # noqa: UP031  # the fastest of its kind
+        for each in range(tail, tail + count)
+    ]
 
 
 def derived_id(*parts: str) -> str:

@@ -19,6 +19,8 @@ from evenflow.store import Row, Session, Statement, Store
 from evenflow.unit_of_work import UnitOfWork
 
 ERROR_LIMIT = 4000
+SUSPECT = 3
+"""Claims of a partition without progress, after which an event may be what ended the processes."""
 LANE_ROWS = 200
 
 
@@ -148,15 +150,17 @@ class Parking:
         self._add(unit, owned, offset, envelope, lane, (1, due, 1, describe(ended), type(ended).__name__, None))
 
     async def forewarn(self, owned: Owned, lane: str, guard: Statement) -> None:
-        """Count an attempt before it is made, where the last one ended the process: the next may do so again."""
+        """Count an attempt before it is made, where the last one may have ended the process: so may this one."""
         topic = owned.partition.topic
         rows = await self.store.read(self.store.sql["parked_lane"], (self.group, topic, lane, 1))
-        if not rows or rows[0][7] != ProcessEnded.__name__:
+        if not rows or (owned.claims < SUSPECT and rows[0][7] != ProcessEnded.__name__):
             return
         row = parked_row(rows[0])
-        decision = after_failure(ProcessEnded(), row.attempts + 1, self.policy)
+        ended = ProcessEnded()
+        decision = after_failure(ended, row.attempts + 1, self.policy)
         due = self.clock.now() + decision.delay if isinstance(decision, Retry) else None
-        args = (self.group, topic, lane, row.generation, row.offset, due, row.attempts + 1)
+        state = (due, row.attempts + 1, describe(ended), type(ended).__name__)
+        args = (self.group, topic, lane, row.generation, row.offset, *state)
 
         async def work(session: Session) -> None:
             if await session.execute(*guard) != 1:

@@ -9,10 +9,10 @@ from evenflow.clock import Clock
 from evenflow.engine import Engine, Outcome
 from evenflow.envelope import Envelope
 from evenflow.errors import PublishRefused, PublishUnknown, TransactionError
-from evenflow.ids import new_id, slot_of
+from evenflow.ids import SLOTS, new_id, new_ids, slot_of
 from evenflow.outbox import Outbox
 from evenflow.position import PROCESS_PREFIX
-from evenflow.registry import Registry
+from evenflow.registry import Encoded, Registry
 from evenflow.unit_of_work import cause, open_unit
 
 DEADLINE = 30.0
@@ -42,7 +42,7 @@ class Publisher:
         self._outboxes = outboxes
         self._clock = clock
         self._limit = event_limit
-        self._numbers: dict[tuple[str, int], int] = {}
+        self._numbers: dict[str, list[int]] = {}
 
     async def publish(self, events: Sequence[Any]) -> None:
         """Append events; in the order given, per key. Nothing is appended when one of them is invalid."""
@@ -52,34 +52,41 @@ class Publisher:
                 "app.publish inside an open transaction would be real before its commit",
                 remedy="use tx.publish; it is published with the commit",
             )
-        encoded = [self._registry.encode(event, self._limit) for event in events]
-        by_topic: dict[str, list[tuple[Any, ...]]] = {}
-        for each in encoded:
-            by_topic.setdefault(self._place(each[0].topic.name), []).append(each)
-        for topic, ours in by_topic.items():
+        encode, limit = self._registry.encode, self._limit
+        by_topic: dict[str, list[Encoded]] = {}
+        for event in events:
+            encoded = encode(event, limit)
+            name = encoded[0].topic.name
+            if name in by_topic:
+                by_topic[name].append(encoded)
+            else:
+                by_topic[name] = [encoded]
+        for name, ours in by_topic.items():
+            topic = self._place(name)
             engine = await self._ready(topic)
             for outbox in self._outboxes:
                 if not outbox.idle:
-                    for each in ours:
-                        if each[1] is not None:
-                            await outbox.wait_for_slot(topic, each[2])
-            await self._append(engine, topic, [self._envelope(topic, each) for each in ours])
+                    for slot in sorted({each[2] for each in ours if each[1] is not None}):
+                        await outbox.wait_for_slot(topic, slot)
+            await self._append(engine, topic, self._envelopes(topic, ours))
 
-    def _envelope(self, topic: str, encoded: tuple[Any, ...]) -> Envelope:
-        spec, key, slot, data, content_type = encoded
-        id_ = new_id(self._clock.now)
-        if key is None:
-            slot = slot_of(id_)
-        number = self._numbers[topic, slot] = self._numbers.get((topic, slot), 0) + 1
-        because = cause.get()
-        if because is None:
-            correlation, causation = "", ""
-        else:
-            correlation, causation = because.correlation or because.id, because.id
-        return Envelope(
-            id_, self.source, spec.type, spec.version, key, slot, self._clock.now(), data,
-            self.producer, number, correlation, causation, content_type,
-        )  # fmt: skip
+    def _envelopes(self, topic: str, encoded: list[Encoded]) -> list[Envelope]:
+        """The hot path of publishing in lists."""
+        now = self._clock.now()
+        numbers = self._numbers.setdefault(topic, [0] * SLOTS)
+        because, source, producer = cause.get(), self.source, self.producer
+        correlation, causation = ("", "") if because is None else (because.correlation or because.id, because.id)
+        envelopes = []
+        for id_, (spec, key, slot, data, content_type) in zip(new_ids(len(encoded), now), encoded, strict=True):
+            place = slot if key is not None else slot_of(id_)
+            number = numbers[place] = numbers[place] + 1
+            envelopes.append(
+                Envelope(
+                    id_, source, spec.type, spec.version, key, place, now, data,
+                    producer, number, correlation, causation, content_type,
+                )
+            )  # fmt: skip
+        return envelopes
 
     async def _append(self, engine: Engine, topic: str, envelopes: list[Envelope]) -> None:
         deadline = self._clock.monotonic() + DEADLINE
@@ -108,5 +115,5 @@ class Publisher:
     def _take_back(self, topic: str, refused: list[Envelope]) -> None:
         """Numbers of events that surely are not stored are used again, where they were the last."""
         for envelope in reversed(refused):
-            if self._numbers.get((topic, envelope.slot)) == envelope.number:
-                self._numbers[topic, envelope.slot] -= 1
+            if self._numbers[topic][envelope.slot] == envelope.number:
+                self._numbers[topic][envelope.slot] -= 1

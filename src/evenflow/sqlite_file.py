@@ -119,10 +119,14 @@ class KindOfFile:
 
 
 def read_header(fetch: Callable[[str], Iterable[tuple[Any, ...]]]) -> Header:
-    """Read the header through a function that runs SQL and gives its rows."""
-    ((application,),) = fetch("pragma application_id")
-    ((version,),) = fetch("pragma user_version")
-    ((tables,),) = fetch("select count(*) from sqlite_schema where type = 'table' and name not like 'sqlite_%'")
+    """Read the header through a function that runs SQL and gives its rows.
+
+    In one statement, so that a file that another process is making just now is seen before or after, never half.
+    """
+    ((tables, application, version),) = fetch(
+        "select (select count(*) from sqlite_schema where type = 'table' and name not like 'sqlite_%'), "
+        "(select application_id from pragma_application_id), (select user_version from pragma_user_version)"
+    )
     return Header(application, version, tables)
 
 

@@ -44,6 +44,8 @@ class UnitOfWork:
         "added",
         "current",
         "done",
+        "driven",
+        "expired",
         "failed",
         "group",
         "guards",
@@ -72,6 +74,8 @@ class UnitOfWork:
         self.waiting = ""
         """What its handler waits for now that is no business of others: "store", "thread" or nothing."""
         self.failed: StatementFailed | None = None
+        self.expired: Transaction | None = None
+        self.driven = False
         self.ran: Transaction | None = None
         """The last transaction that has run a statement directly, which no `undo` takes back."""
         self.done = False

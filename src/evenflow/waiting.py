@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from evenflow.chunk import SUSPECT, ends_us
+from evenflow.chunk import ends_us
 from evenflow.clock import Signal
 from evenflow.drive import Drive
 from evenflow.engine import Batch, Partition
@@ -25,7 +25,7 @@ from evenflow.envelope import Envelope
 from evenflow.errors import FenceLost, StatementFailed, StoreUnavailable, TransactionError
 from evenflow.group import GroupLoop, Progress, Work
 from evenflow.handler import Delivery
-from evenflow.parking import ParkedRow, ParkingFull, lane_of, parked_row
+from evenflow.parking import SUSPECT, ParkedRow, ParkingFull, lane_of, parked_row
 from evenflow.policy import DeadLetter
 from evenflow.position import Owned, Taking
 from evenflow.store import Row
@@ -64,6 +64,8 @@ class Window:
     open: dict[int, Job] = field(default_factory=dict)
     done: set[int] = field(default_factory=set)
     strangers: Progress | None = None
+    suspects: int = 0
+    """Events before this offset may be what ended the last processes."""
 
 
 class LaneLoop(GroupLoop):
@@ -146,10 +148,7 @@ class LaneLoop(GroupLoop):
             if batch.partition in self._giving:
                 continue  # what is given back begins with what was dropped
             owned = self.owned[batch.partition]
-            window = self._windows.get(batch.partition)
-            if window is None:
-                window = self._windows[batch.partition] = Window(owned, owned.next, owned.marks.fork())
-                window.done = set(owned.settled)
+            window = self._window(owned)
             for i, (offset, envelope) in enumerate(zip(batch.offsets, batch.envelopes, strict=True)):
                 after = batch.offsets[i + 1] if i + 1 < len(batch.offsets) else batch.next
                 if offset >= window.next:
@@ -158,19 +157,29 @@ class LaneLoop(GroupLoop):
                     await self._enter(window, offset, envelope)
             if not batch.envelopes:
                 window.next = max(window.next, batch.next)
-        await self._hold_suspects()
         self._dispatch()
         if any(window.entries and window.entries[0][0] not in window.open for window in self._windows.values()):
             self._settle.set()
         await self._hold_back()
 
+    def _window(self, owned: Owned) -> Window:
+        window = self._windows.get(owned.partition)
+        if window is None:
+            window = self._windows[owned.partition] = Window(owned, owned.next, owned.marks.fork())
+            window.done = set(owned.settled)
+            if owned.claims >= SUSPECT:
+                window.suspects = owned.next + 4 * self.spec.concurrency
+        return window
+
     async def _enter(self, window: Window, offset: int, envelope: Envelope) -> None:
         owned = window.owned
         if offset in owned.settled:
+            self._passes(window, envelope)
             return
         taking = window.owned.marks.fork()
         binding = self.work.bindings.get(envelope.type)
         if binding is None:
+            self._passes(window, envelope)
             self.counters.skipped += 1
             window.done.add(offset)
             return
@@ -187,6 +196,12 @@ class LaneLoop(GroupLoop):
     def _fresh(self, window: Window, envelope: Envelope) -> bool:
         """Marks of the window run ahead of those of the position, which follow when it passes."""
         return self.fresh(window.owned, window.taking, envelope)
+
+    def _passes(self, window: Window, envelope: Envelope) -> None:
+        """Its number counts as taken, though it is not run: a repeat of it that comes later is one."""
+        if envelope.producer:
+            dense = window.owned.partition.topic not in self.work.compacted
+            window.taking.take(envelope.producer, envelope.slot, envelope.number, dense=dense)
 
     async def _new_stranger(self, window: Window, offset: int, envelope: Envelope, taking: Taking) -> bool:
         if window.strangers is None:
@@ -221,7 +236,7 @@ class LaneLoop(GroupLoop):
             if not lane or key[0] in self._giving:
                 continue
             job = lane[0]
-            if job.unit is not None or job.set_aside:
+            if job.unit is not None or job.set_aside or (job.row is None and self._windows[key[0]].suspects):
                 continue
             if job.row is None and job.lane in job.owned.lanes:
                 self._set_aside(job)
@@ -455,10 +470,7 @@ class LaneLoop(GroupLoop):
 
     async def run_lane(self, owned: Owned, lane: str) -> None:
         """Put the head of a parked lane in line, before what has come of its key since."""
-        window = self._windows.get(owned.partition)
-        if window is None:
-            window = self._windows[owned.partition] = Window(owned, owned.next, owned.marks.fork())
-            window.done = set(owned.settled)
+        self._window(owned)
         key = (owned.partition, lane)
         if key in self._lanes and self._lanes[key][0].row is not None:
             return
@@ -511,13 +523,23 @@ class LaneLoop(GroupLoop):
                 if job is not None and job.unit is not None:
                     await self._hold(window, job)
 
-    async def _hold_suspects(self) -> None:
-        """After claims without progress the first event may be what ends the process: park it before it is begun."""
-        for window in list(self._windows.values()):
-            if window.owned.claims >= SUSPECT and window.entries:
-                job = window.open.get(window.entries[0][0])
-                if job is not None and job.unit is None and not job.set_aside:
-                    await self._hold(window, job)
+    async def before_fetch(self) -> None:
+        """After claims without progress, what was in flight then is begun one by one, each parked before it is begun.
+
+        So an event that ends its process is known, and counted, like any other that fails.
+        """
+        for partition, window in list(self._windows.items()):
+            if not window.suspects:
+                continue
+            if any(job.unit is not None for job in window.open.values()):
+                continue
+            job = next((job for job in window.open.values() if job.row is None and not job.set_aside), None)
+            if job is not None and job.offset < window.suspects:
+                await self._hold(window, job)
+            elif job is not None or window.next >= window.suspects:
+                window.suspects = 0
+            self._ready.extend(key for key in self._lanes if key[0] == partition and key not in self._ready)
+            self._dispatch()
 
     async def _hold(self, window: Window, job: Job) -> None:
         owned = window.owned

@@ -119,7 +119,9 @@ def _once(group: str, applied: list[str], wanted: set[str], parked: set[str]) ->
     found = [Anomaly("lost", f"{group}: {uid} is not applied") for uid in sorted(wanted - counts.keys() - parked)]
     found += [Anomaly("doubled", f"{group}: {uid} is applied {n} times") for uid, n in counts.items() if n > 1]
     found += [Anomaly("phantom", f"{group}: {uid} has no cause") for uid in sorted(counts.keys() - wanted)]
-    return found + [Anomaly("doubled", f"{group}: {uid} is applied and parked") for uid in sorted(parked & counts.keys())]
+    return found + [
+        Anomaly("doubled", f"{group}: {uid} is applied and parked") for uid in sorted(parked & counts.keys())
+    ]
 
 
 def _order(group: str, uids: list[str]) -> list[Anomaly]:
@@ -143,7 +145,9 @@ def _counts(group: str, rows: list[Effect], counters: dict[tuple[str, str], int]
             found.append(Anomaly("count", f"{group}: effect {seen[row.key]} of {row.key} has number {row.seq}"))
     for key, n in seen.items():
         if counters.get((group, key), 0) != n:
-            found.append(Anomaly("count", f"{group}: {key} has {n} effects, its counter says {counters.get((group, key))}"))
+            found.append(
+                Anomaly("count", f"{group}: {key} has {n} effects, its counter says {counters.get((group, key))}")
+            )
     return found
 
 
@@ -247,7 +251,9 @@ def _read_store(history: History, path: Path, log: Path) -> None:
             history.left.append(f"{path.name}: {count} rows in {table}")
     stopped = _rows(path, "select group_name, reason from evenflow_group where state != 'running'")
     history.left += [f"{group} is stopped: {reason}" for group, reason in stopped]
-    ends = {(t, g, n): end for t, g, n, end in _rows(log, "select topic, generation, number, next from evenflow_partitions")}
+    ends = {
+        (t, g, n): end for t, g, n, end in _rows(log, "select topic, generation, number, next from evenflow_partitions")
+    }
     sql = 'select group_name, topic, generation, partition, next from evenflow_position where topic != ""'
     for group, topic, generation, number, at in _rows(path, sql.replace('""', "''")):
         if ends[topic, generation, number] != at:

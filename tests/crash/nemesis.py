@@ -135,9 +135,9 @@ class Nemesis:
     def strike(self) -> None:
         """One random fault."""
         workers = [name for name in self.children if name != "loader"]
-        what = self.random.choices(
-            ("kill", "both", "freeze", "loader", "freeze loader", "leave"), (8, 2, 5, 3, 1, 2)
-        )[0]
+        what = self.random.choices(("kill", "both", "freeze", "loader", "freeze loader", "leave"), (8, 2, 5, 3, 1, 2))[
+            0
+        ]
         if what == "both":
             for name in self.random.sample(workers, 2):
                 self.kill(name)

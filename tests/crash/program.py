@@ -217,7 +217,7 @@ class Loader:
         keys = [key for key in self.keys if key[0] in kinds]
         while not stop.is_set():
             chosen = self.random.choices(keys, k=self.random.choice((1, 1, 2, 5, 20)))
-            if "d" in kinds and self.random.random() < 0.05:
+            if "d" in kinds and self.random.random() < 0.15:
                 chosen.append(POISON)
             try:
                 if kinds == "d" or (kinds == "m" and self.random.random() < 0.5):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from evenflow import App, Service, Transaction
+from evenflow import App, Service, Transaction, position
 from evenflow.engine import Outcome
 from evenflow.engines.sqlite import SqliteEngine
 from evenflow.errors import FenceLost, OutboxFull, PublishRefused
@@ -41,7 +41,9 @@ def numbers_are_drawn_by_the_relay(patch: Patch) -> None:
         count = self.__dict__.setdefault("drawn", [time.monotonic_ns()])
         for index, each in enumerate(envelopes):
             count[0] += 1
-            envelopes[index] = type(each)(*(count[0] if f == "number" else getattr(each, f) for f in each.__struct_fields__))
+            envelopes[index] = type(each)(
+                *(count[0] if f == "number" else getattr(each, f) for f in each.__struct_fields__)
+            )
         await real(self, topic, envelopes)
 
     real = Outbox._append
@@ -74,19 +76,23 @@ def test_01_a_relay_that_is_killed_between_append_and_removal_repeats_itself_and
 
 
 def the_position_moves_apart(patch: Patch) -> None:
-    """The effects are one transaction, the position another."""
+    """The effects are one transaction, the position another, right after it."""
+    late: list[tuple[str, Any]] = []
 
-    def later(self: GroupLoop, unit: UnitOfWork, progress: Any, settled: list[int]) -> None:
-        apart = progress
+    def move(self: GroupLoop, unit: UnitOfWork, progress: Any, settled: list[int]) -> None:
+        marks = progress.taking.marks(0.0)
+        late.append(
+            position.move(self._sql["position_move"], progress.owned, progress.next, progress.last_id, marks, settled)
+        )
 
-        async def commit(self_: UnitOfWork) -> None:
-            await real(self_)
-            self.moved(apart)
+    async def commit(self: GroupLoop, unit: UnitOfWork) -> None:
+        await unit.commit()
+        for statement in late:
+            await self.work.store.transact(lambda session, it=statement: session.execute(*it))
+        late.clear()
 
-        real = UnitOfWork.commit
-        patch.setattr(UnitOfWork, "commit", commit)
-
-    patch.setattr(GroupLoop, "move", later)
+    patch.setattr(GroupLoop, "move", move)
+    patch.setattr(GroupLoop, "commit", commit)
 
 
 @fails_without(the_position_moves_apart)
@@ -94,7 +100,14 @@ def test_01_a_kill_between_a_commit_and_its_answer_doubles_nothing() -> None:
     with folder() as path:
 
         async def dies() -> None:
-            GroupLoop.moved = die  # type: ignore[method-assign]
+            real = UnitOfWork.commit
+
+            async def commit(self: UnitOfWork) -> None:
+                await real(self)
+                if self.group:
+                    die()
+
+            UnitOfWork.commit = commit  # type: ignore[method-assign]
             app = shop(Order)
             async with opened(app, path):
                 await app.publish(*(Order(key="k", number=n) for n in range(5)))
@@ -419,7 +432,9 @@ def test_06_a_late_relay_queues_nothing_that_is_due() -> None:
         async with opened(app, path, handle=()) as running:
             outbox = running.outboxes["shop"]
             late = await eventually(lambda: outbox.owned)
-            claim = "update evenflow_position set fence = fence + 1, owner = 'another' where group_name = 'evenflow.relay'"
+            claim = (
+                "update evenflow_position set fence = fence + 1, owner = 'another' where group_name = 'evenflow.relay'"
+            )
             await outbox.store.transact(lambda session: session.execute(claim))
             async with app.transaction("shop") as tx:
                 tx.publish(Order(key="k", number=1), after=0.0)

@@ -538,7 +538,7 @@ def nothing_is_shared(patch: Patch) -> None:
 
 
 @fails_without(nothing_is_shared)
-def test_34_groups_of_one_process_share_what_was_decoded(monkeypatch: Patch | None = None) -> None:
+def test_34_groups_of_one_process_share_what_was_decoded() -> None:
     async def test(path: Path) -> None:
         await _publish(path, *(Order(key=f"k{n % 7}", number=n) for n in range(2000)))
         service = Service("shop")

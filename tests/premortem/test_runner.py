@@ -297,6 +297,81 @@ def test_16_an_event_that_kills_its_process_is_parked(tmp_path: Path, mended: bo
     )
 
 
+def starts_until_it_ends(program: Path, folder: Path, limit: int, *words: str) -> tuple[list[int], str]:
+    """Start it again each time it is ended by its event; the exit codes, and what the last one said."""
+    ended, said = [], ""
+    for start in range(limit):
+        command = [sys.executable, str(program), str(folder), *words, *(["first"] if start == 0 else [])]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        ended.append(done.returncode)
+        said = done.stdout.strip() or done.stderr
+        if done.returncode != 9:
+            break
+    return ended, said
+
+
+def endless(program: Path) -> Path:
+    """The same, which goes on until the event is a dead letter."""
+    text = CHILD.replace('Service("shop")', 'Service("shop", policy=Policy(attempts=3, first_delay=0.01))')
+    text = text.replace(
+        "        store = running.stores",
+        """        dead = "select 1 from evenflow_parked where head = 1 and due is null"
+        while not await running.stores["shop"].read(dead):
+            await asyncio.sleep(0.005)
+        store = running.stores""",
+    )
+    program.write_text(text)
+    return program
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_16_an_event_that_kills_its_process_at_every_retry_becomes_a_dead_letter(tmp_path: Path, mended: bool) -> None:
+    """Where processes end at a parked event, its attempt is counted before it is made."""
+    program = endless(tmp_path / "program.py")
+    if not mended:
+        text = program.read_text().replace(
+            "class Placed",
+            """
+async def never(self, owned, lane, guard): return None
+evenflow.parking.Parking.forewarn = never
+class Placed""",
+        )
+        program.write_text(text)
+    ended, said = starts_until_it_ends(program, tmp_path, 9)
+    if not mended:
+        assert ended == [9] * 9
+        return
+    assert ended[-1] == 0, said
+    assert (
+        said == "['a', 'b', 'c', 'd'] [Row(lane='kbad', head=1, error_type='ProcessEnded'), "
+        "Row(lane='kbad', head=0, error_type=None)]"
+    )
+
+
+def test_16_an_event_that_kills_the_process_of_a_waiting_handler_is_parked(tmp_path: Path) -> None:
+    """Two innocent events stand before the one that kills; all are begun side by side at each start."""
+    program = tmp_path / "program.py"
+    text = CHILD.replace("async def work(order: Placed, tx: Transaction)", "async def work(order: Placed)")
+    program.write_text(text.replace('tx.write("insert into t values ($1)", order.key)', "pass"))
+    ended, said = starts_until_it_ends(program, tmp_path, 9)
+    assert ended[-1] == 0 and "lane='kbad', head=1, error_type='ProcessEnded'" in said, said
+
+
+def test_16_an_event_that_failed_first_and_kills_its_process_later_becomes_a_dead_letter(tmp_path: Path) -> None:
+    """Its first attempt raises, its retries end the process: after claims without progress attempts are counted first."""
+    program = endless(tmp_path / "program.py")
+    text = program.read_text().replace(
+        "async def work(order: Placed, tx: Transaction)",
+        "async def work(order: Placed, tx: Transaction, delivery: Delivery)",
+    )
+    text = text.replace(
+        "        os._exit(9)", "        if delivery.attempt == 1: raise ValueError\n        os._exit(9)"
+    ).replace("import App,", "import App, Delivery,")
+    program.write_text(text)
+    ended, said = starts_until_it_ends(program, tmp_path, 12)
+    assert ended[-1] == 0 and "head=1, error_type='ProcessEnded'" in said, said
+
+
 # -- 17 ---------------------------------------------------------------------------------------------------------------
 
 

@@ -93,7 +93,7 @@ update evenflow_parked set head = 1, due = $6, attempts = $7, error = $8, error_
 where group_name = $1 and topic = $2 and lane = $3 and generation = $4 and "offset" = $5
 
 -- name: parked_attempt
-update evenflow_parked set due = $6, attempts = $7
+update evenflow_parked set due = $6, attempts = $7, error = $8, error_type = $9
 where group_name = $1 and topic = $2 and lane = $3 and generation = $4 and "offset" = $5
 
 -- name: parked_head

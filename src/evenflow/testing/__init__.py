@@ -1,4 +1,4 @@
-"""The test kit: `world` for your own app. `engine_suite` and `store_suite` are for whoever writes an engine or store."""
+"""The test kit: `world` for your own app; `engine_suite` and `store_suite` for an engine or a store of your own."""
 
 from evenflow.testing.world import NotSettled, World, world
 

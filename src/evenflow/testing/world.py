@@ -207,7 +207,7 @@ class World:
     # -- settling ---------------------------------------------------------------------------------------------------
 
     async def _calm(self, patience: float) -> bool:
-        """Run until nothing is left to run; whether all is done then. What is at work may take so long, in real time."""
+        """Run until nothing is left to run: whether all is done. What is at work may take `patience` seconds."""
         deadline = time.monotonic() + patience
         while True:
             await self._run_ready()
