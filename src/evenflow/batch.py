@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from evenflow.chunk import ChunkLoop, Item, ends_us, publish_all
@@ -47,10 +47,10 @@ class BatchLoop(ChunkLoop):
         unit: UnitOfWork,
         progress: Progress,
         batch: Batch,  # noqa: ARG002
-        items: list[Item],
+        items: Iterable[Item],
         careful: bool,
     ) -> None:
-        await (self._halve if careful else self._first_pass)(unit, progress, items)
+        await (self._halve if careful else self._first_pass)(unit, progress, list(items))
 
     async def _first_pass(self, unit: UnitOfWork, progress: Progress, items: list[Item]) -> None:
         if not items:

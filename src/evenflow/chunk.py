@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Generator, Iterable, Sequence
 from typing import Any
 
 from evenflow.drive import Drive, HandlerTimeout, PassDrive, Repeat
@@ -178,18 +178,24 @@ class ChunkLoop(GroupLoop):
         """Call the handler for each event of a batch, in order."""
         owned = self.owned[batch.partition]
         progress = Progress(owned, batch.next, batch.envelopes[-1].id, owned.marks.fork())
-        items = await self.select(unit, progress, batch)
+        known = await self.known_strangers(batch)
+        items = self.select(unit, progress, batch, known)
         await self.work_through(unit, progress, batch, items, careful)
         unit.current = None
         if progress.blocked:
             self.stop_at(progress, batch, progress.next, progress.blocked)
         return progress
 
-    async def select(self, unit: UnitOfWork, progress: Progress, batch: Batch) -> list[Item]:
-        """Take what is new, asked for, readable, and behind no parked event of its key. The hot path."""
+    def select(
+        self, unit: UnitOfWork, progress: Progress, batch: Batch, known: set[tuple[str, str]]
+    ) -> Generator[Item]:
+        """What is new, asked for, readable, and behind no parked event of its key. The hot path.
+
+        One by one, so that what the last event needed serves the next, and is not cold by then.
+        """
         bindings, lanes, taking = self.work.bindings, progress.owned.lanes, progress.taking
-        topic, items = batch.partition.topic, list[Item]()
-        producer, kind, binding, parked = "", "", None, bool(lanes)
+        topic = batch.partition.topic
+        producer, kind, binding = "", "", None
         slots: dict[int, int] = {}
         for offset, envelope in zip(batch.offsets, batch.envelopes, strict=True):
             if envelope.producer:
@@ -201,7 +207,7 @@ class ChunkLoop(GroupLoop):
                     slots[slot] = envelope.number
                 elif not self.fresh(progress.owned, taking, envelope):
                     continue
-            elif not await self.first_seen(progress, offset, envelope):
+            elif not self.first_seen(progress, offset, envelope, known):
                 continue
             if envelope.type != kind:
                 kind = envelope.type
@@ -209,7 +215,7 @@ class ChunkLoop(GroupLoop):
             if binding is None:
                 self.counters.skipped += 1
                 continue
-            if parked and self.held(progress, offset, envelope):
+            if (lanes or progress.lanes) and self.held(progress, offset, envelope):
                 if not self._behind(unit, progress, offset, envelope):
                     break
                 continue
@@ -219,16 +225,14 @@ class ChunkLoop(GroupLoop):
                 else:
                     event = binding.read(envelope, topic)
             except Exception as error:
-                parked = True
                 self.park(unit, progress, offset, envelope, binding.failure(error))
                 if not progress.complete:
                     break
                 continue
-            items.append((offset, envelope, event))
-        return items
+            yield offset, envelope, event
 
     async def work_through(
-        self, unit: UnitOfWork, progress: Progress, batch: Batch, items: list[Item], careful: bool
+        self, unit: UnitOfWork, progress: Progress, batch: Batch, items: Iterable[Item], careful: bool
     ) -> None:
         """Call the handler for each of these events. The hot path."""
         call, function = self.work.call, self.work.direct
@@ -236,11 +240,6 @@ class ChunkLoop(GroupLoop):
         wants_delivery = self.spec.delivery is not None
         statements, published, alone, delivery = unit.statements, unit.published, self.alone, None
         for offset, envelope, event in items:
-            if progress.failed and lane_of(envelope, batch.partition, offset) in progress.failed:
-                unit.current = None
-                if not self._behind(unit, progress, offset, envelope):
-                    break
-                continue
             start, first = len(statements), len(published)
             tx = unit.current = Transaction(unit, envelope)
             try:
@@ -378,7 +377,6 @@ class ChunkLoop(GroupLoop):
             del unit.statements[kept:], unit.sites[kept:], unit.published[mark[1] :]
         elif unit.ran is tx or not unit.undo(mark):
             raise Repeat from error
-        progress.failed.add(lane_of(envelope, progress.owned.partition, offset))
         self.park(unit, progress, offset, envelope, error)
 
     def park(self, unit: UnitOfWork, progress: Progress, offset: int, envelope: Envelope, error: BaseException) -> None:

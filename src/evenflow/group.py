@@ -76,7 +76,7 @@ class Progress:
     lanes: set[str] = field(default_factory=set)
     """Lanes that it parks anew."""
     failed: set[str] = field(default_factory=set)
-    """Those of them whose handler failed: what comes after in the same lane stands behind."""
+    """Those of them that were parked while a list was halved: what comes after in the same lane stands behind."""
     handled: int = 0
     strangers: list[tuple[int, Envelope]] = field(default_factory=list)
     """Records without a number of ours that it takes, with their offsets."""
@@ -362,13 +362,23 @@ class GroupLoop(ABC):
         self.counters.duplicates += 1
         return False
 
-    async def first_seen(self, progress: Progress, offset: int, envelope: Envelope) -> bool:
-        """Whether a stranger's record, which has no number, is new to this group; it is remembered with the move."""
-        known = any(envelope.id == e.id and envelope.source == e.source for _, e in progress.strangers)
-        args = (self.name, "", envelope.source, envelope.id)
-        if known or await self.work.store.read(self._sql["inbox_seen"], args):
+    async def known_strangers(self, batch: Batch) -> set[tuple[str, str]]:
+        """Of the batch's records without a number of ours, those that this group has taken already."""
+        known = set()
+        for envelope in batch.envelopes:
+            if not envelope.producer:
+                identity = (envelope.source, envelope.id)
+                if await self.work.store.read(self._sql["inbox_seen"], (self.name, "", *identity)):
+                    known.add(identity)
+        return known
+
+    def first_seen(self, progress: Progress, offset: int, envelope: Envelope, known: set[tuple[str, str]]) -> bool:
+        """Whether a stranger's record is new to this group; if so it is remembered with the move."""
+        identity = (envelope.source, envelope.id)
+        if identity in known:
             self.counters.duplicates += 1
             return False
+        known.add(identity)
         progress.strangers.append((offset, envelope))
         return True
 

@@ -248,4 +248,6 @@ async def ask(store: Store, group: str, lane: str, wish: str, who: str, clock: C
             await session.execute(store.sql["audit_add"], (now, who, f"parked {wish}", f"{group} {lane}", ""))
         return changed
 
-    return await store.transact(work)
+    changed = await store.transact(work)
+    store.changed.set()
+    return changed

@@ -111,7 +111,10 @@ class Store(Protocol):
     id: str
     """Identity of this database, made with it: a copy or a replacement is noticed by what the engine remembers."""
     changed: Signal
-    """Set when this or another process has committed, at most 20 ms later for another's. Whoever waits clears it."""
+    """Set at most 20 ms after somebody else has committed: another process, or another connection of this one.
+
+    What this object commits itself need not set it. Whoever waits clears it.
+    """
     sql: Mapping[str, str]
     """Our own statements in this store's dialect, by the names in its `.sql` file."""
 

@@ -45,6 +45,7 @@ class UnitOfWork:
         "current",
         "done",
         "driven",
+        "dues",
         "expired",
         "failed",
         "group",
@@ -76,6 +77,7 @@ class UnitOfWork:
         self.failed: StatementFailed | None = None
         self.expired: Transaction | None = None
         self.driven = False
+        self.dues = False
         self.ran: Transaction | None = None
         """The last transaction that has run a statement directly, which no `undo` takes back."""
         self.done = False
@@ -162,7 +164,7 @@ class UnitOfWork:
             await self._finish(self.session)
             await self.session.commit()
         self.done = True
-        if self.added:
+        if self.added or self.dues:
             self.outbox.added(self.added, joined=self._joined)
 
     async def _whole(self, session: Session) -> None:
@@ -257,6 +259,7 @@ class Transaction(msgspec.Struct, eq=False, gc=False):
             return
         due = outbox.clock.now() + after if after is not None else at
         envelope = Envelope(*(*fields[:8], "", 0, *fields[8:]))
+        unit.dues = True
         unit.hand_over(outbox.store.sql["due_add"], (due, name, topic, pack([envelope])), depth=2)
 
     def cancel(self, name: str) -> None:

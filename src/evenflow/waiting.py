@@ -149,12 +149,13 @@ class LaneLoop(GroupLoop):
                 continue  # what is given back begins with what was dropped
             owned = self.owned[batch.partition]
             window = self._window(owned)
+            known = await self.known_strangers(batch)
             for i, (offset, envelope) in enumerate(zip(batch.offsets, batch.envelopes, strict=True)):
                 after = batch.offsets[i + 1] if i + 1 < len(batch.offsets) else batch.next
                 if offset >= window.next:
                     window.next = after
                     window.entries.append((offset, envelope, after))
-                    await self._enter(window, offset, envelope)
+                    self._enter(window, offset, envelope, known)
             if not batch.envelopes:
                 window.next = max(window.next, batch.next)
         self._dispatch()
@@ -171,12 +172,11 @@ class LaneLoop(GroupLoop):
                 window.suspects = owned.next + 4 * self.spec.concurrency
         return window
 
-    async def _enter(self, window: Window, offset: int, envelope: Envelope) -> None:
+    def _enter(self, window: Window, offset: int, envelope: Envelope, known: set[tuple[str, str]]) -> None:
         owned = window.owned
         if offset in owned.settled:
             self._passes(window, envelope)
             return
-        taking = window.owned.marks.fork()
         binding = self.work.bindings.get(envelope.type)
         if binding is None:
             self._passes(window, envelope)
@@ -187,7 +187,7 @@ class LaneLoop(GroupLoop):
             if not self._fresh(window, envelope):
                 window.done.add(offset)
                 return
-        elif not await self._new_stranger(window, offset, envelope, taking):
+        elif not self._new_stranger(window, offset, envelope, known):
             window.done.add(offset)
             return
         lane = lane_of(envelope, owned.partition, offset)
@@ -203,10 +203,11 @@ class LaneLoop(GroupLoop):
             dense = window.owned.partition.topic not in self.work.compacted
             window.taking.take(envelope.producer, envelope.slot, envelope.number, dense=dense)
 
-    async def _new_stranger(self, window: Window, offset: int, envelope: Envelope, taking: Taking) -> bool:
+    def _new_stranger(self, window: Window, offset: int, envelope: Envelope, known: set[tuple[str, str]]) -> bool:
         if window.strangers is None:
-            window.strangers = Progress(window.owned, window.owned.next, None, taking)
-        return await self.first_seen(window.strangers, offset, envelope)
+            window.strangers = Progress(window.owned, window.owned.next, None, window.owned.marks.fork())
+        known.update((e.source, e.id) for _, e in window.strangers.strangers)
+        return self.first_seen(window.strangers, offset, envelope, known)
 
     def _queue(self, job: Job) -> None:
         window = self._windows[job.owned.partition]

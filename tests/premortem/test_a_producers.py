@@ -364,7 +364,7 @@ def test_05_while_the_engine_is_down_the_outbox_is_bounded_and_what_fills_it_pau
     def _numbered(running: Any, first: int, count: int) -> list[Any]:
         publisher: Publisher = running.publisher
         spec = [running.registry.encode(Order(key="k", number=first + n), 1 << 20) for n in range(count)]
-        return [publisher._envelope("orders", each) for each in spec]
+        return publisher._envelopes("orders", spec)
 
     async def _counted(running: Any, key: str, n: int) -> bool:
         return len([each for each in await effects(running) if each[0] == key]) == n

@@ -409,37 +409,34 @@ def test_12_on_a_clean_hand_over_no_key_is_run_by_two_owners_and_no_call_is_repe
             @service.on(Wide, group="call", start="beginning", concurrency=20)
             async def call(event: Wide) -> None:
                 begun = time.monotonic()
-                await asyncio.sleep(0.05)
+                if name == "first":
+                    await gate.wait()
                 calls.append((event.key, event.number, name, begun, time.monotonic()))
 
             return App(service, events=[Wide])
 
+        gate = asyncio.Event()
         first, second = waiting("first"), waiting("second")
         keys = [f"k{n}" for n in range(16)]
-        sent = 0
-
-        async def publish() -> None:
-            nonlocal sent
-            while not enough.is_set():
-                await first.publish(*(Wide(key=key, number=sent) for key in keys))
-                sent += 1
-                await asyncio.sleep(0.06)
-
-        enough = asyncio.Event()
         async with opened(first, path) as running:
-            await eventually(lambda: len(running.loops()[0].owned) == SPREAD.partitions)
-            publishing_on = asyncio.create_task(publish())
-            await eventually(lambda: len(calls) > 50)
+            (loop,) = running.loops()
+            await eventually(lambda: len(loop.owned) == SPREAD.partitions)
+            for n in range(4):
+                await first.publish(*(Wide(key=key, number=n) for key in keys))
+            await eventually(lambda: loop.counters.in_flight == len(keys))  # one of each key
             async with opened(second, path) as other:
-                await eventually(lambda: len([call for call in calls if call[2] == "second"]) > 50)
-                assert len(other.loops()[0].owned) == 2
-                enough.set()
-                await publishing_on
-                await eventually(lambda: len(calls) >= len(keys) * sent)
-        assert len(calls) == len(keys) * sent, "each is called once"
+                await eventually(lambda: len(loop._giving) == 2 or any(call[2] == "second" for call in calls))
+                await asyncio.sleep(0.3)  # the second looks six times meanwhile
+                assert not calls
+                assert not other.loops()[0].owned, "what is in flight is finished first"
+                gate.set()
+                await eventually(lambda: len(other.loops()[0].owned) == 2)
+                await eventually(lambda: len(calls) >= len(keys) * 4)
+        assert {call[2] for call in calls} == {"first", "second"}
+        assert len(calls) == len(keys) * 4, "each is called once"
         for key in keys:
             mine = [call for call in calls if call[0] == key]
-            assert [call[1] for call in mine] == list(range(sent))
+            assert [call[1] for call in mine] == list(range(4))
             assert all(before[4] <= after[3] for before, after in zip(mine, mine[1:], strict=False))
 
     case(test, 40.0)

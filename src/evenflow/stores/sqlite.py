@@ -234,22 +234,26 @@ class SqliteStore:
             raise link.failure(error, "begin immediate") from error
 
     def _committed(self) -> None:
-        self.changed.set()
         if self._open is not None and self._open.checkpointer is not None:
             self._open.checkpointer.consider()
 
     def _look(self) -> bool:
-        """Set `changed` if there was a commit since the last look; whether there was."""
+        """Set `changed` if somebody else has committed since the last look; whether somebody has.
+
+        The connection that writes is asked: what it commits itself does not count there. While its commits run in a
+        thread the one that reads is asked instead, to which every commit counts.
+        """
         opened = self._open
         if opened is None or opened.file is None:
             return False
         try:
-            version = opened.reader.value(_DATA_VERSION)
+            link = opened.reader if opened.turns.threaded else opened.turns.link
+            version = link.value(_DATA_VERSION)
         except Exception:
             return False  # whoever reads next meets the same trouble, and reports it
-        if version == opened.version:
+        if opened.versions.get(link) == version:
             return False
-        opened.version = version
+        opened.versions[link] = version
         self.changed.set()
         return True
 
@@ -261,7 +265,7 @@ class _Opened:
         self.turns = turns
         self.reader = reader
         self.file = None if path == MEMORY else SameFile(path)
-        self.version = None if self.file is None else reader.value(_DATA_VERSION)
+        self.versions = {} if self.file is None else {link: link.value(_DATA_VERSION) for link in (reader, turns.link)}
         self._run = apsw_checkpoint(path)
         self.checkpointer = None
         if self.file is not None and isinstance(turns.link, ApswLink):  # sqlite3 checkpoints by itself, as it commits

@@ -57,6 +57,11 @@ class WriteTurns:
         self._work: asyncio.Task[None] | None = None
 
     @property
+    def threaded(self) -> bool:
+        """Whether commits run in a thread now, because the disk is slow."""
+        return self._pace.threaded
+
+    @property
     def idle(self) -> bool:
         """Whether nothing is uncommitted and nobody waits."""
         return not (self._busy or self._group or self._turns)

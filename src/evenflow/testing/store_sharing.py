@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from evenflow.errors import Refused, StatementFailed, StoreUnavailable, TransactionError
 from evenflow.store import Migration, Process, Session, Store
 from evenflow.testing.store_statements import ADD, ALL, MADE, StoreFactory, make, refused, write
-from evenflow.testing.suite import NotApplicable, eventually, expect
+from evenflow.testing.suite import NotApplicable, expect
 
 
 def _shared(store: Store) -> None:
@@ -246,20 +246,6 @@ async def check_concurrent_counting_loses_nothing(factory: StoreFactory) -> None
         expect(await store.read("select number from counter") == [(150,)], "an update was lost")
 
 
-async def check_changed_is_set_by_a_commit(factory: StoreFactory) -> None:
-    async with factory() as store:
-        await make(store)
-        store.changed.clear()
-        await write(store, ADD, 1, "one")
-        expect(store.changed.is_set(), "a unit's commit did not set the signal")
-        store.changed.clear()
-        session = store.session()
-        await session.begin()
-        await session.execute(ADD, (2, "two"))
-        await session.commit()
-        expect(store.changed.is_set(), "a session's commit did not set the signal")
-
-
 async def check_changed_tells_of_another_objects_commit(factory: StoreFactory) -> None:
     async with factory() as store:
         _shared(store)
@@ -448,4 +434,3 @@ async def check_our_own_statements_are_there(factory: StoreFactory) -> None:
         rows = await store.read("select at, who from evenflow_audit")
         expect(rows == [(1.5, "who")], f"our tables are not as our statements say: {rows}")
         expect(bool(store.id) and bool(store.name), "it has no identity")
-        await eventually(store.changed.is_set, what="the signal")
