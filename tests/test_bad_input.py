@@ -283,7 +283,9 @@ def test_a_handler_without_annotations() -> None:
         @service.on(Order, group="a")
         async def bare(order, tx): ...  # type: ignore[no-untyped-def]
 
-    wrong(define, "handler 'bare' has no type for its parameter 'order'", "every parameter is found by its type")
+    wrong(
+        define, "handler 'bare' has no type for its parameter 'order'", "write it: every parameter is found by its type"
+    )
 
 
 def test_a_handler_with_a_parameter_that_nothing_provides() -> None:

@@ -256,6 +256,32 @@ def test_a_deleted_log_stops_the_group_and_a_seek_lets_it_go_on(tmp_path: Path) 
     asyncio.run(main())
 
 
+def test_a_group_that_was_stopped_by_a_wrong_engine_goes_on_with_the_right_one(tmp_path: Path) -> None:
+    """Nobody may be told to seek, which repeats or skips, when a wrong URL was all that was wrong."""
+
+    async def main() -> None:
+        shop = Shop(tmp_path)
+        right = shop.settings
+        await shop.prepare()
+        async with shop.running() as running:
+            await shop.publish(running, "1")
+            await until(running, lambda: _is(applied(running), {"1": 1}))
+        shop.settings = Settings.load(
+            {"folder": tmp_path, "engine": f"sqlite:///{tmp_path}/other.db"}, env={}, cwd=tmp_path
+        )
+        async with shop.running() as running:
+            await until(running, lambda: _stopped(running))
+            assert "if the engine's URL is wrong, correct it" in (await status(running)).reason
+        shop.settings = right
+        async with shop.running() as running:
+            await shop.publish(running, "2")
+            await until(running, lambda: _is(applied(running), {"1": 1, "2": 1}))
+            await until(running, lambda: _runs(running))
+            assert (await status(running)).reason == ""
+
+    asyncio.run(main())
+
+
 def test_redrive_and_discard_of_dead_letters(tmp_path: Path) -> None:
     async def main() -> None:
         shop = Shop(tmp_path)
@@ -407,6 +433,10 @@ async def _parked(running: Running, count: int) -> bool:
 
 async def _stopped(running: Running) -> bool:
     return (await status(running)).state == "stopped"
+
+
+async def _runs(running: Running) -> bool:
+    return (await status(running)).state == "running"
 
 
 async def _highest_fence(running: Running) -> int:

@@ -11,9 +11,10 @@ from typing import Any, Literal, TypeVar
 
 from evenflow.clock import Clock, Signal, SystemClock
 from evenflow.codec import Codec
-from evenflow.errors import DefinitionError, TransactionError
+from evenflow.errors import DefinitionError, Refused, TransactionError
 from evenflow.event import is_event
 from evenflow.ids import NAME_RULE, is_name
+from evenflow.migrations import load_migrations
 from evenflow.provide import Providers
 from evenflow.registry import Registry
 from evenflow.report import Promise
@@ -64,6 +65,12 @@ class App:
 
     def _refuse_wrong(self) -> None:
         """Raise the first thing that is wrong with handlers and events, with all others in `also`."""
+        problems = self._wrong()
+        if problems:
+            problems[0].also = tuple(problems[1:])
+            raise problems[0]
+
+    def _wrong(self) -> list[DefinitionError]:
         problems = [problem for service in self.services for problem in service.read()[1]]
         if not problems:
             registry = Registry((), self.codecs)
@@ -72,9 +79,7 @@ class App:
                     registry.add(cls)
                 except DefinitionError as error:
                     problems.append(error)
-        if problems:
-            problems[0].also = tuple(problems[1:])
-            raise problems[0]
+        return problems
 
     # -- putting together -------------------------------------------------------------------------------------------
 
@@ -116,11 +121,14 @@ class App:
 
     def check(self) -> list[DefinitionError]:
         """Everything that is wrong with the definition, as far as it can be known without a server."""
-        problems: list[DefinitionError] = []
+        problems = self._wrong()
         for service in self.services:
-            specs, wrong = service.read()
-            problems += wrong
-            for spec in specs:
+            if service.migrations is not None:
+                try:
+                    load_migrations(service.migrations, service.name)
+                except Refused as error:
+                    problems.append(DefinitionError(error.message, where=service.where, remedy=error.remedy))
+            for spec in service.read()[0]:
                 for _, wanted in spec.dependencies:
                     try:
                         self.providers.check(wanted, spec.where, {})

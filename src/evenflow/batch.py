@@ -32,15 +32,21 @@ class BatchLoop(ChunkLoop):
         return self.size * max(1, len(self.owned))
 
     async def handle(self, batches: Sequence[Batch]) -> None:
-        """Lists of at most `size` events, each of one partition and in a transaction of its own."""
-        for batch in batches:
-            for start in range(0, len(batch.envelopes), self.size):
-                stop = start + self.size
-                after = batch.offsets[stop] if stop < len(batch.envelopes) else batch.next
-                part = Batch(batch.partition, batch.offsets[start:stop], batch.envelopes[start:stop], after)
-                owned = self.owned.get(batch.partition)
-                if owned is not None and part.offsets[0] >= owned.next and batch.partition not in self._blocked:
-                    await super().handle([part])
+        """Lists of at most `size` events of one partition; lists of several partitions share a transaction."""
+        for start in range(0, max((len(batch.envelopes) for batch in batches), default=0), self.size):
+            parts = [part for batch in batches if (part := self._part(batch, start)) is not None]
+            if parts:
+                await super().handle(parts)
+
+    def _part(self, batch: Batch, start: int) -> Batch | None:
+        """The list that begins there, unless the partition is lost, waits, or is to be read anew by now."""
+        owned, stop = self.owned.get(batch.partition), start + self.size
+        if start >= len(batch.envelopes) or owned is None or batch.partition in self._blocked:
+            return None
+        if (start and owned.next != batch.offsets[start]) or batch.partition in self._giving:
+            return None
+        after = batch.offsets[stop] if stop < len(batch.envelopes) else batch.next
+        return Batch(batch.partition, batch.offsets[start:stop], batch.envelopes[start:stop], after)
 
     async def work_through(
         self,

@@ -113,7 +113,9 @@ def inspect_handler(
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
             raise wrong(f"has the parameter {parameter}", "use ordinary parameters, each with a type")
         if parameter.name not in hints:
-            raise wrong(f"has no type for its parameter {parameter.name!r}", "every parameter is found by its type")
+            raise wrong(
+                f"has no type for its parameter {parameter.name!r}", "write it: every parameter is found by its type"
+            )
     event, *others = parameters
     batch = options.size is not None
     _check_event(hints[event.name], events, batch, wrong)
@@ -136,6 +138,8 @@ def inspect_handler(
         raise wrong("has cpu=True", "it runs in another process: a plain def that takes only the event")
     if options.concurrency is not None and (batch or options.concurrency < 1):
         raise wrong(f"has concurrency={options.concurrency}", "use 1 or more, and none with on_batch")
+    if options.start not in (None, "beginning", "end"):
+        raise wrong(f"has start={options.start!r}", 'use "beginning" or "end"')
     if batch and (options.size or 0) < 1:
         raise wrong(f"has size={options.size}", "use 1 or more")
     return HandlerSpec(

@@ -159,8 +159,10 @@ async def check_belongs(group: str, topic: Log, engine: Engine, store: Store, se
     for name, known, incarnation, _state, _reason in await store.read(store.sql["group_list"]):
         if (name, known) == (group, topic.topic) and incarnation != topic.incarnation:
             raise GroupStopped(
-                f"the log of topic {topic.topic!r} is not the one that {group!r} has read: it was made anew",
-                remedy=f"evenflow groups seek {group} --to beginning (or --to end), once you know what became of it",
+                f"the log of topic {topic.topic!r} is not the one that {group!r} has read: it was made anew, or is "
+                "another",
+                remedy="if the engine's URL is wrong, correct it (evenflow config shows it); if the log is lost, "
+                f"evenflow groups seek {group} --to beginning (or --to end)",
             )
     await check_store(group, topic, engine, store, service)
 

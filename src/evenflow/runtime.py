@@ -22,7 +22,7 @@ from evenflow.ownership import (
     this_process,
 )
 from evenflow.position import NO_MARKS, NONE_SETTLED, claimed
-from evenflow.store import Row, Store
+from evenflow.store import Row, Session, Store
 
 log = logging.getLogger("evenflow")
 
@@ -59,6 +59,7 @@ class ServiceRuntime:
         self._tasks: list[asyncio.Task[None]] = []
         self._loop_tasks: list[asyncio.Task[None]] = []
         self._relay_task: asyncio.Task[None] | None = None
+        self._resumed: set[str] = set()  # groups that have begun here since the start
 
     async def start(self) -> None:
         """Create the groups that are new, take part in sharing out, and begin to relay and handle."""
@@ -254,6 +255,23 @@ class ServiceRuntime:
         for owned in taken:
             owned.lanes = await loop.parking.lanes(owned)
             loop.give(owned)
+        if taken and loop.name not in self._resumed:
+            await self._resume(loop)
+            self._resumed.add(loop.name)
+
+    async def _resume(self, loop: GroupLoop) -> None:
+        """Take back, once per start, what an earlier start has left in the store: that the group is stopped."""
+        rows = await self.store.read(self.store.sql["group_list"])
+        if not any(row[0] == loop.name and row[3] == "stopped" for row in rows):
+            return
+
+        async def say(session: Session) -> None:
+            if not loop.stopped:  # it may have stopped again meanwhile
+                for topic in loop.spec.topics:
+                    await session.execute(self.store.sql["group_state"], (loop.name, topic.name, "running", None))
+
+        log.info("group %s was stopped, and is tried again", loop.name)
+        await self.store.transact(say)
 
     # -- looking ----------------------------------------------------------------------------------------------------
 

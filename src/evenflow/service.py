@@ -70,7 +70,15 @@ class Service:
            ) -> Callable[[Callable[Concatenate[E1 | E2 | E3 | E4, P], R]],
                          Callable[Concatenate[E1 | E2 | E3 | E4, P], R]]: ...
     # fmt: on
-    def on(self, *events: type, group: str, **options: Any) -> Callable[[F], F]:
+    def on(
+        self,
+        *events: type,
+        group: str,
+        concurrency: int | None = None,
+        policy: Policy | None = None,
+        start: Start | None = None,
+        cpu: bool = False,
+    ) -> Callable[[F], F]:
         """Run the function for each of these events, in the lasting group "service.group".
 
         With a `Transaction` parameter it is transactional: effects once, many events per commit. Without, or with
@@ -78,7 +86,8 @@ class Service:
         and is at-least-once. A plain `def` runs in a thread; with `cpu=True` in another process. `start` says where
         a new group begins on a topic that already holds events: "beginning" or "end".
         """
-        return self._register(events, Options(group=group, **options))
+        options = Options(group=group, concurrency=concurrency, policy=policy, start=start, cpu=cpu)
+        return self._register(events, options)
 
     def on_batch(
         self,

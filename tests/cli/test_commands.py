@@ -167,6 +167,26 @@ def test_a_missing_provider_is_found_by_check_and_by_run(shop: Shop) -> None:
     assert shop.evenflow("run", "wrong:app").code == 2
 
 
+LATE = """
+from evenflow import *
+t = Topic("t")
+class A(Event, type="a", topic=t): ...
+class B(Event, type="a", topic=t): ...
+s = Service("s", migrations="nowhere")
+app = App(s)
+@s.on(A, B, group="one")
+async def one(event: A | B): ...
+"""
+
+
+def test_what_is_wrong_after_the_app_was_made_is_found_by_check(shop: Shop) -> None:
+    shop.write("late.py", LATE)
+    done = shop.evenflow("check", "late:app")
+    assert (done.code, done.err) == (1, "2 things are wrong\n")
+    assert "late.py:4: B is of type 'a', and so is A" in done.out
+    assert "late.py:5: the migrations folder nowhere of 's' does not exist" in done.out
+
+
 def test_a_mistake_of_ours_says_so(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("evenflow.cli.pictures.paint", None)
     done = shop.evenflow("describe", "shop:app")

@@ -14,7 +14,7 @@ Options = Callable[["ArgumentParser"], None]
 
 APP_HELP = """\
 APP is module:attribute (shop:app) or path/to/file.py:app. Without it, the one that `app` in [tool.evenflow] of
-pyproject.toml names, or EVENFLOWAPP_HELP."""
+pyproject.toml names, or EVENFLOW_APP."""
 
 
 class Command(NamedTuple):

@@ -18,7 +18,7 @@ from evenflow.settings_sources import suggestion
 if TYPE_CHECKING:
     from evenflow.app import App
 
-_HOW = 'name it as module:attribute, such as shop:app, or set app = "shop:app" in [tool.evenflow] of pyproject.toml'
+_HOW = 'name it, as shop:app or path/shop.py:app; or set app = "shop:app" in [tool.evenflow] of pyproject.toml'
 
 
 def load_app(named: str | None) -> App:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from evenflow.app import App
 from evenflow.cli.failures import Code, UsageError, relative
@@ -80,8 +83,26 @@ def _given(text: str) -> bytes:
 
 def _event(spec: EventSpec, data: bytes) -> Any:
     try:
-        return JsonCodec().reader(spec)(spec.topic.name, None, data)
+        event = JsonCodec().reader(spec)(spec.topic.name, None, data)
     except Exception as error:
         reason = error.reason if isinstance(error, DecodeError) else f"{error}"
         remedy = f"its fields are those of {spec.cls.__qualname__}, {relative(spec.where)}"
         raise UsageError(f"this is no {spec.type}: {reason}", remedy=remedy) from error
+    _refuse_unknown(spec, data)
+    return event
+
+
+def _refuse_unknown(spec: EventSpec, data: bytes) -> None:
+    """A reader passes over fields that it does not know; of one typed by hand that would lose what was meant."""
+    if spec.kind == "pydantic":
+        return  # its fields have aliases
+    known = (
+        [each.encode_name for each in msgspec.structs.fields(spec.cls)]
+        if spec.kind == "struct"
+        else [each.name for each in dataclasses.fields(spec.cls)]
+    )
+    for name in msgspec.json.decode(data):
+        if name not in known:
+            raise UsageError(
+                f"{spec.type} has no field {name!r}", remedy=suggestion(name, known) or f"known: {', '.join(known)}"
+            )
