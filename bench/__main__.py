@@ -19,7 +19,7 @@ RESULTS = Path(__file__).parent / "results" / "latest.json"
 CASES: dict[str, tuple[Callable[..., dict[str, Any]], str]] = {
     "consume-transactional": (consume.transactional, "a handler with two writes per event, beside the same by hand"),
     "consume-batch-two-processes": (pair.two_processes, "one process appends, one handles lists of 1000"),
-    "memory-backlog": (memory_backlog.waiting, "memory while 500,000 events wait (--full: 5 million)"),
+    "memory-backlog": (memory_backlog.waiting, "memory while 500,000 events wait (5 million with --full)"),
     "flatness": (consume.flatness, "cost by backlog, keys and partitions (--full: 5 million waiting, too)"),
     "publish": (publishing.publish, "one at a time, many at once, in transactions, in lists"),
     "idle-cpu": (quiet.idle, "CPU of an app with nothing to do"),

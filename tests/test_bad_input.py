@@ -288,6 +288,14 @@ def test_a_handler_without_annotations() -> None:
     )
 
 
+def test_a_start_that_is_none() -> None:
+    def define(service: Service) -> None:
+        @service.on(Order, group="a", start="now")  # type: ignore[call-overload, untyped-decorator, unused-ignore]
+        async def late(order: Order) -> None: ...
+
+    wrong(define, "handler 'late' has start='now'", 'use "beginning" or "end"')
+
+
 def test_a_handler_with_a_parameter_that_nothing_provides() -> None:
     service = Service("shop")
 

@@ -23,6 +23,7 @@ from evenflow.service import Service
 from evenflow.settings import Settings
 from evenflow.store import Row
 from evenflow.sync import SyncApp
+from evenflow.topic import Topic
 from evenflow.unit_of_work import Transaction, UnitOfWork, open_unit
 
 log = logging.getLogger("evenflow")
@@ -73,10 +74,17 @@ class App:
     def _wrong(self) -> list[DefinitionError]:
         problems = [problem for service in self.services for problem in service.read()[1]]
         if not problems:
-            registry = Registry((), self.codecs)
+            registry, topics = Registry((), self.codecs), dict[str, Topic]()
             for cls in self.event_classes():
                 try:
-                    registry.add(cls)
+                    spec = registry.add(cls).spec
+                    known = topics.setdefault(spec.topic.name, spec.topic)
+                    if known != spec.topic and known.owned and spec.topic.owned:
+                        raise DefinitionError(
+                            f"the topic {known.name!r} is declared twice with different facts",
+                            where=spec.where,
+                            remedy="declare it once, and import it",
+                        )
                 except DefinitionError as error:
                     problems.append(error)
         return problems

@@ -26,6 +26,7 @@ def test_help_lists_every_command(shop: Shop) -> None:
     done = shop.evenflow("--help")
     assert (done.code, done.err) == (0, "")
     assert [each.name for each in COMMANDS if each.name not in done.out] == []
+    assert "or EVENFLOW_APP." in done.out
 
 
 @pytest.mark.parametrize("command", [each.name for each in COMMANDS])
@@ -66,6 +67,7 @@ def test_the_nouns_are_frozen() -> None:
         (["describe", "a b:c"], 2, "is no name of a module"),
         (["publish", "shop:app", "order.placd", "{}"], 3, "did you mean order.placed?"),
         (["publish", "shop:app", "order.placed"], 2, "JSON is missing"),
+        (["publish", "shop:app", "order.placed", '{"order_id": "1", "totl": "2"}'], 2, "did you mean total?"),
         (["groups", "seek", "shop:app", "--to", "end"], 2, "GROUP is missing"),
         (["groups", "seek", "shop:app", "billing.charge"], 2, "--to"),
         (["groups", "list", "shop:app"], 3, "there is no log at"),
@@ -169,22 +171,24 @@ def test_a_missing_provider_is_found_by_check_and_by_run(shop: Shop) -> None:
 
 LATE = """
 from evenflow import *
-t = Topic("t")
+t = Topic("t", partitions=4)
 class A(Event, type="a", topic=t): ...
 class B(Event, type="a", topic=t): ...
+class C(Event, type="c", topic=Topic("t", partitions=2)): ...
 s = Service("s", migrations="nowhere")
 app = App(s)
-@s.on(A, B, group="one")
-async def one(event: A | B): ...
+@s.on(A, B, C, group="one")
+async def one(event: A | B | C): ...
 """
 
 
 def test_what_is_wrong_after_the_app_was_made_is_found_by_check(shop: Shop) -> None:
     shop.write("late.py", LATE)
     done = shop.evenflow("check", "late:app")
-    assert (done.code, done.err) == (1, "2 things are wrong\n")
+    assert (done.code, done.err) == (1, "3 things are wrong\n")
     assert "late.py:4: B is of type 'a', and so is A" in done.out
-    assert "late.py:5: the migrations folder nowhere of 's' does not exist" in done.out
+    assert "late.py:5: the topic 't' is declared twice" in done.out
+    assert "late.py:6: the migrations folder nowhere of 's' does not exist" in done.out
 
 
 def test_a_mistake_of_ours_says_so(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
