@@ -105,10 +105,7 @@ class BatchLoop(ChunkLoop):
         except BaseException as error:
             if ends_us(error) or isinstance(error, (StoreUnavailable, FenceLost)):
                 raise
-            unit.current, unit.failed = None, None
-            await session.rollback_to()
-            kept = min(len(unit.statements), max(mark[0], unit.applied))
-            del unit.statements[kept:], unit.sites[kept:], unit.published[mark[1] :]
+            await unit.undo_to_savepoint(mark)
             if len(items) == 1:
                 progress.failed.add(lane_of(items[0][1], progress.owned.partition, items[0][0]))
                 self.park(unit, progress, items[0][0], items[0][1], error)

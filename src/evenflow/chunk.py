@@ -22,7 +22,6 @@ from evenflow.errors import FenceLost, StatementFailed, StoreUnavailable
 from evenflow.group import GroupLoop, Progress, Work
 from evenflow.handler import Delivery
 from evenflow.parking import SUSPECT, ParkedRow, ParkingFull, ProcessEnded, lane_of
-from evenflow.policy import DeadLetter
 from evenflow.position import Owned
 from evenflow.unit_of_work import Transaction, UnitOfWork, open_unit
 
@@ -72,7 +71,7 @@ class ChunkLoop(GroupLoop):
                 if self._stopping:
                     return  # what is not begun is released, for the next owner
                 owned = self.owned.get(batch.partition)
-                if owned is None or offset < owned.next:
+                if owned is None or offset < owned.next or batch.partition in self._blocked:
                     continue
                 last = i + 1 == len(batch.envelopes)
                 one = Batch(batch.partition, (offset,), (envelope,), batch.next if last else batch.offsets[i + 1])
@@ -84,15 +83,10 @@ class ChunkLoop(GroupLoop):
     async def _suspect(self, owned: Owned, one: Batch) -> bool:
         """Try an event behind a durable mark. True when it had ended a process before, and is parked for that."""
         offset, envelope = one.offsets[0], one.envelopes[0]
+        if lane_of(envelope, owned.partition, offset) in owned.lanes:
+            return False  # it only goes behind another of its key
         if owned.trying == offset:
-            unit = UnitOfWork(self.work.outbox, self.name)
-            self.guard(unit, owned)
-            progress = Progress(owned, one.next, envelope.id, owned.marks.fork())
-            if not envelope.producer or self.fresh(owned, progress.taking, envelope):
-                self.park(unit, progress, offset, envelope, ProcessEnded())
-            self.move(unit, progress, [])
-            await unit.commit()
-            self.moved(progress)
+            await self._park_alone(one, ProcessEnded())
             return True
         sql, args = self._sql["position_try"], (*owned.where, offset)
         if await self.work.store.transact(lambda session: session.execute(sql, args)) != 1:
@@ -151,8 +145,13 @@ class ChunkLoop(GroupLoop):
         self.guard(unit, owned)
         progress = Progress(owned, batch.next, envelope.id, owned.marks.fork())
         if envelope.producer:
-            progress.taking.take(envelope.producer, envelope.slot, envelope.number)
-        self.park(unit, progress, offset, envelope, error)
+            new = self.fresh(owned, progress.taking, envelope)
+        else:
+            new = self.first_seen(progress, offset, envelope, await self.known_strangers(batch))
+        if new:
+            self.park(unit, progress, offset, envelope, error)
+        if progress.blocked:
+            self.stop_at(progress, batch, offset, progress.blocked)
         self.move(unit, progress, [])
         await unit.commit()
         self.moved(progress)
@@ -371,10 +370,7 @@ class ChunkLoop(GroupLoop):
         if isinstance(error, (StoreUnavailable, FenceLost, Repeat)):
             raise error
         if careful:
-            unit.failed = None
-            await (await unit.begin()).rollback_to()
-            kept = min(len(unit.statements), max(mark[0], unit.applied))
-            del unit.statements[kept:], unit.sites[kept:], unit.published[mark[1] :]
+            await unit.undo_to_savepoint(mark)
         elif unit.ran is tx or not unit.undo(mark):
             raise Repeat from error
         self.park(unit, progress, offset, envelope, error)
@@ -389,17 +385,6 @@ class ChunkLoop(GroupLoop):
             return
         progress.lanes.add(lane)
         self.told_failure(decision, envelope, error)
-
-    def told_failure(self, decision: object, envelope: Envelope, error: BaseException) -> None:
-        """Count a failure and say it: a retry briefly, a dead letter with its traceback."""
-        self.counters.failed += 1
-        if isinstance(decision, DeadLetter):
-            self.counters.dead += 1
-            log.error(
-                "group %s: %s %s is a dead letter: %r", self.name, envelope.type, envelope.id, error, exc_info=error
-            )
-        else:
-            log.warning("group %s: %s %s is tried again: %r", self.name, envelope.type, envelope.id, error)
 
     def _stop_at(self, progress: Progress, offset: int, full: ParkingFull) -> None:
         progress.next, progress.complete, progress.blocked = offset, False, full.message
@@ -462,10 +447,7 @@ class ChunkLoop(GroupLoop):
         except BaseException as error:
             if ends_us(error) or isinstance(error, (StoreUnavailable, FenceLost)):
                 raise
-            unit.current, unit.failed = None, None
-            await session.rollback_to()
-            kept = min(len(unit.statements), max(mark[0], unit.applied))
-            del unit.statements[kept:], unit.sites[kept:], unit.published[mark[1] :]
+            await unit.undo_to_savepoint(mark)
             self.told_failure(self.parking.failed_again(unit, topic, lane, row, error), envelope, error)
             return False
         self.counters.handled += 1

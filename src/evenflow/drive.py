@@ -128,10 +128,8 @@ class PassDrive:
                 try:
                     value = yield yielded
                 except asyncio.CancelledError as error:
-                    if self._due is None or task.uncancel() > 0:
-                        yielded = coroutine.throw(error)
-                    else:
-                        yielded = self._expire(error)
+                    due, self._due = self._due, None
+                    yielded = coroutine.throw(error) if due is None else self._expire(due, task, error)
                 except BaseException as error:
                     yielded = coroutine.throw(error)
                 else:
@@ -152,17 +150,17 @@ class PassDrive:
             self._timer.cancel()
         self._timer = self._clock.call_later(self._seconds, over)
 
-    def _expire(self, error: asyncio.CancelledError) -> Any:
+    def _expire(self, tx: Transaction, task: asyncio.Task[Any], error: asyncio.CancelledError) -> Any:
         """Cancel the handler whose time is over; what the pass yields next, when it goes on with another event."""
-        tx, self._due = self._due, None
-        if self._unit.waiting == "store":
-            _close(self._coroutine)
-            raise StoreUnavailable(f"the store did not answer within {self._seconds:g} s") from None
-        self._unit.expired = tx
+        if task.uncancel() == 0:  # otherwise somebody else has cancelled the task too
+            if self._unit.waiting == "store":
+                _close(self._coroutine)
+                raise StoreUnavailable(f"the store did not answer within {self._seconds:g} s") from None
+            self._unit.expired = tx
         yielded = self._coroutine.throw(error)
         if self._unit.current is tx:
             _close(self._coroutine)
-            raise Repeat
+            raise error if task.cancelling() else Repeat
         return yielded
 
 

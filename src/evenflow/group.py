@@ -16,6 +16,7 @@ from evenflow.errors import EngineUnavailable, FenceLost, GroupStopped, StoreUna
 from evenflow.handler import Delivery, HandlerSpec
 from evenflow.outbox import Outbox
 from evenflow.parking import Parking
+from evenflow.policy import DeadLetter
 from evenflow.position import Owned, Taking, guard, move
 from evenflow.registry import Binding
 from evenflow.store import Session, Store
@@ -112,6 +113,7 @@ class GroupLoop(ABC):
         self._told: dict[Partition, int] = {}
         self._tell_at = 0.0
         self._due_at = 0.0
+        self._writing = asyncio.Lock()  # one transaction of a position at a time
         self._sql = work.store.sql
 
     # -- what ownership asks of it ----------------------------------------------------------------------------------
@@ -280,7 +282,8 @@ class GroupLoop(ABC):
                 continue
             for lane in await self.parking.due(owned, 20):
                 if owned.partition in self.owned and not self._stopping:
-                    await self.parking.forewarn(owned, lane, guard(self._sql["position_guard"], owned))
+                    async with self._writing:
+                        await self.parking.forewarn(owned, lane, guard(self._sql["position_guard"], owned))
                     await self.run_lane(owned, lane)
             due = await self.parking.next_due(owned)
             if due is not None:
@@ -385,12 +388,31 @@ class GroupLoop(ABC):
     def stop_at(self, progress: Progress, batch: Batch, offset: int, reason: str) -> None:
         """Nothing from this event on is taken: its partition waits before it."""
         progress.next, progress.complete, progress.blocked = offset, False, reason
+        progress.last_id = progress.owned.last_id
         taking = progress.taking = progress.owned.marks.fork()
+        dense = progress.owned.partition.topic not in self.work.compacted
         for place, envelope in zip(batch.offsets, batch.envelopes, strict=True):
             if place < offset:
                 progress.last_id = envelope.id
                 if envelope.producer:
-                    taking.take(envelope.producer, envelope.slot, envelope.number)
+                    taking.take(envelope.producer, envelope.slot, envelope.number, dense=dense)
+
+    def told_failure(self, decision: object, envelope: Envelope, error: BaseException) -> None:
+        """Count a failure and say it: a retry briefly, a dead letter with its traceback and what to do."""
+        self.counters.failed += 1
+        if isinstance(decision, DeadLetter):
+            self.counters.dead += 1
+            log.error(
+                "group %s: %s %s is a dead letter: %r\n  → evenflow parked list --group %s",
+                self.name,
+                envelope.type,
+                envelope.id,
+                error,
+                self.name,
+                exc_info=error,
+            )
+        else:
+            log.warning("group %s: %s %s is tried again: %r", self.name, envelope.type, envelope.id, error)
 
     def delivery(self, owned: Owned, offset: int, envelope: Envelope, attempt: int) -> Delivery:
         """What a handler may ask for beside the event."""

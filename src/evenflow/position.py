@@ -13,6 +13,9 @@ from evenflow.store import Row, Statement
 MISSING_LIMIT = 1000
 """Missing numbers remembered per producer and slot; the oldest are forgotten (a late one then counts as taken)."""
 
+FIRST_NUMBERS = 16
+"""A process whose first number here is above 1, and no higher than this, may be heard of late with those below."""
+
 PROCESS_PREFIX = "p-"
 """Producers that are one process, not a store: their marks may be forgotten when they are long gone."""
 
@@ -67,6 +70,8 @@ class Taking:
         last = slots.get(slot)
         if last is None or number == last + 1:
             slots[slot] = number
+            if last is None and 1 < number <= FIRST_NUMBERS and dense and producer.startswith(PROCESS_PREFIX):
+                self._missing(producer, slot).extend(range(1, number))
             return True
         if number > last:
             slots[slot] = number

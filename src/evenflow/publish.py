@@ -90,13 +90,15 @@ class Publisher:
 
     async def _append(self, engine: Engine, topic: str, envelopes: list[Envelope]) -> None:
         deadline = self._clock.monotonic() + DEADLINE
+        doubtful = False
         while True:
             outcomes = await engine.append(topic, envelopes)
             left = [(e, o) for e, o in zip(envelopes, outcomes, strict=True) if o is not Outcome.STORED]
             if not left:
                 return
             over = self._clock.monotonic() >= deadline
-            if all(outcome is Outcome.REFUSED for _, outcome in left):
+            doubtful = doubtful or any(outcome is Outcome.UNKNOWN for _, outcome in left)
+            if not doubtful:
                 reason = engine.trouble or "it gave no reason"
                 stored = len(envelopes) - len(left)
                 self._take_back(topic, [e for e, _ in left])

@@ -106,6 +106,13 @@ class UnitOfWork:
         del self.statements[mark[0] :], self.sites[mark[0] :], self.published[mark[1] :]
         return True
 
+    async def undo_to_savepoint(self, mark: tuple[int, int]) -> None:
+        """Undo what was done since the innermost savepoint, and what was handed over since the mark, set before it."""
+        self.current = self.failed = None
+        await (await self.begin()).rollback_to()
+        kept = min(len(self.statements), max(mark[0], self._applied))
+        del self.statements[kept:], self.sites[kept:], self.published[mark[1] :]
+
     def hand_over(self, sql: str, args: tuple[Any, ...], depth: int = 1) -> None:
         """Add a statement; its call site is `depth` frames above."""
         self.statements.append((sql, args))

@@ -26,7 +26,6 @@ from evenflow.errors import FenceLost, StatementFailed, StoreUnavailable, Transa
 from evenflow.group import GroupLoop, Progress, Work
 from evenflow.handler import Delivery
 from evenflow.parking import SUSPECT, ParkedRow, ParkingFull, lane_of, parked_row
-from evenflow.policy import DeadLetter
 from evenflow.position import Owned, Taking
 from evenflow.store import Row
 from evenflow.unit_of_work import Transaction, UnitOfWork, cause
@@ -85,7 +84,6 @@ class LaneLoop(GroupLoop):
         self._freed = Signal()
         self._settler: asyncio.Task[None] | None = None
         self._pool: ProcessPoolExecutor | None = None
-        self._writing = asyncio.Lock()  # one transaction of a position at a time
 
     async def run(self) -> None:
         self._settler = asyncio.create_task(self._settling())
@@ -247,7 +245,14 @@ class LaneLoop(GroupLoop):
             self.counters.in_flight = self._running
             task = asyncio.create_task(self._run(job))
             self._tasks[task] = job
-            task.add_done_callback(lambda done: self._tasks.pop(done, None))
+            task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        """A task has ended; it may have been cancelled before its first step."""
+        del self._tasks[task]
+        self._running -= 1
+        self.counters.in_flight = self._running
+        self._dispatch()
 
     # -- one event --------------------------------------------------------------------------------------------------
 
@@ -258,11 +263,8 @@ class LaneLoop(GroupLoop):
             await self._call(job)
         except BaseException as error:
             ended, job.error = ends_us(error), error
-        self._running -= 1
-        self.counters.in_flight = self._running
         if not ended:  # otherwise it was in flight, and comes again
             self._end(job)
-        self._dispatch()
 
     async def _call(self, job: Job) -> None:
         assert job.unit is not None
@@ -358,6 +360,7 @@ class LaneLoop(GroupLoop):
                 await self._settle_in(unit, window, jobs)
             except BaseException:
                 await unit.rollback()
+                await self.parking.measure()
                 raise
         self._dispatch()
 
@@ -388,7 +391,7 @@ class LaneLoop(GroupLoop):
                     progress.lanes.add(job.lane)
                 else:
                     decision = self.parking.failed_again(unit, topic, job.lane, row, job.error)
-                self._say(decision, job)
+                self.told_failure(decision, job.envelope, job.error)
                 return True
             if job.set_aside:
                 held = job.lane in job.owned.lanes or job.lane in progress.lanes
@@ -409,14 +412,6 @@ class LaneLoop(GroupLoop):
             self.parking.remove(unit, topic, job.lane, row)
         progress.handled += 1
         return True
-
-    def _say(self, decision: object, job: Job) -> None:
-        self.counters.failed += 1
-        if isinstance(decision, DeadLetter):
-            self.counters.dead += 1
-            log.error("group %s: %s %s is a dead letter: %r", self.name, job.envelope.type, job.envelope.id, job.error)
-        else:
-            log.warning("group %s: %s %s is tried again: %r", self.name, job.envelope.type, job.envelope.id, job.error)
 
     def _advance(self, window: Window, progress: Progress, done: set[int]) -> list[tuple[int, Envelope, int]]:
         """Move the position over everything that is done in order; marks follow it."""
@@ -521,8 +516,8 @@ class LaneLoop(GroupLoop):
         for window in list(self._windows.values()):
             if len(window.entries) >= WINDOW:
                 job = window.open.get(window.entries[0][0])
-                if job is not None and job.unit is not None:
-                    await self._hold(window, job)
+                if job is not None and job.unit is not None and (full := await self._hold(window, job)):
+                    self.block(window.owned, full)
 
     async def before_fetch(self) -> None:
         """After claims without progress, what was in flight then is begun one by one, each parked before it is begun.
@@ -536,21 +531,28 @@ class LaneLoop(GroupLoop):
                 continue
             job = next((job for job in window.open.values() if job.row is None and not job.set_aside), None)
             if job is not None and job.offset < window.suspects:
-                await self._hold(window, job)
+                if await self._hold(window, job):
+                    window.suspects = 0  # without a place to park them there is no use in one by one
             elif job is not None or window.next >= window.suspects:
                 window.suspects = 0
             self._ready.extend(key for key in self._lanes if key[0] == partition and key not in self._ready)
             self._dispatch()
 
-    async def _hold(self, window: Window, job: Job) -> None:
+    async def _hold(self, window: Window, job: Job) -> str:
+        """Park a job that goes on, unless it is settled by now; why there is no place for it, if there is none."""
         owned = window.owned
         async with self._writing:
+            if window.open.get(job.offset) is not job:
+                return ""
             unit = UnitOfWork(self.work.outbox, self.name)
             self.guard(unit, owned)
-            self.parking.running(unit, owned, job.offset, job.envelope, job.lane)
+            try:
+                self.parking.running(unit, owned, job.offset, job.envelope, job.lane)
+            except ParkingFull as full:
+                return full.message
             await unit.commit()
         if window.open.get(job.offset) is not job:
-            return
+            return ""
         del window.open[job.offset]
         _topic, generation, number = owned.partition
         job.row = ParkedRow(generation, job.offset, job.envelope.slot, number, job.envelope, 0, None, None)
@@ -560,6 +562,7 @@ class LaneLoop(GroupLoop):
         for follower in list(self._lanes.get((owned.partition, job.lane), ()))[1:]:
             self._set_aside(follower)
         self._settle.set()
+        return ""
 
 
 def _place(job: Job) -> int:

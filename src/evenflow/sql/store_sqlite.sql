@@ -75,13 +75,19 @@ select distinct lane from evenflow_parked where group_name = $1 and topic = $2 a
 -- name: parked_count
 select count(*) from evenflow_parked where group_name = $1
 
+-- Events of a lane may have been parked out of order, each as its head: only the first of them is.
 -- name: parked_due
-select lane from evenflow_parked
-where group_name = $1 and topic = $2 and head = 1 and due <= $5 and slot % $3 = $4 order by due limit $6
+select lane from evenflow_parked as p
+where group_name = $1 and topic = $2 and head = 1 and due <= $5 and slot % $3 = $4 and not exists (
+    select 1 from evenflow_parked as q where q.group_name = p.group_name and q.topic = p.topic and q.lane = p.lane
+    and (q.generation, q."offset") < (p.generation, p."offset"))
+order by due limit $6
 
 -- name: parked_next_due
-select min(due) from evenflow_parked
-where group_name = $1 and topic = $2 and head = 1 and due is not null and slot % $3 = $4
+select min(due) from evenflow_parked as p
+where group_name = $1 and topic = $2 and head = 1 and due is not null and slot % $3 = $4 and not exists (
+    select 1 from evenflow_parked as q where q.group_name = p.group_name and q.topic = p.topic and q.lane = p.lane
+    and (q.generation, q."offset") < (p.generation, p."offset"))
 
 -- name: parked_lane
 select generation, "offset", slot, partition, envelope, attempts, wish, error_type from evenflow_parked
