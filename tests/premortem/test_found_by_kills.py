@@ -177,21 +177,6 @@ def test_an_event_that_is_being_parked_is_not_overtaken_by_the_next_of_its_key()
     case(test)
 
 
-def followers_one_by_one(patch: Patch) -> None:
-    """What waited behind a failing event is parked when its turn comes, after what came later."""
-    settled, set_aside = LaneLoop._settled, LaneLoop._set_aside
-    within: list[bool] = []
-
-    def marked(self: LaneLoop, *args: Any) -> None:
-        within.append(True)
-        settled(self, *args)
-        within.clear()
-
-    patch.setattr(LaneLoop, "_settled", marked)
-    patch.setattr(LaneLoop, "_set_aside", lambda self, job: within or set_aside(self, job))
-
-
-@fails_without(followers_one_by_one)
 def test_what_waits_behind_a_failing_event_is_parked_before_what_comes_later() -> None:
     async def test(path: Path) -> None:
         service, done = Service("shop", policy=Policy(first_delay=0.0)), []
