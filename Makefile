@@ -7,29 +7,29 @@ SHELL := /bin/bash
 
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready
+READY := $(VENV)/.dev
 CASE ?=
 SECONDS_OF_CRASHES ?= 120
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY)  ## make .venv with the pinned packages (every other command does this by itself)
+setup: $(READY)  ## make .venv with all pinned packages (every other command sets up what it needs by itself)
 
-$(READY): requirements/dev.txt pyproject.toml
-	@if [ ! -x $(BIN)/python ]; then \
-	  for each in $${PYTHON:-} python3.11 python3.12 python3.13 python3; do \
-	    if "$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found="$$each"; break; fi; \
-	  done; \
-	  if [ -z "$${found:-}" ]; then echo "Python 3.11 or newer is needed: install it, or name it with PYTHON=…" >&2; exit 2; fi; \
-	  echo "making $(VENV) with $$("$$found" --version)"; \
-	  "$$found" -m venv $(VENV); \
-	fi
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt
+$(VENV)/bin/python:
+	@for each in $${PYTHON:-} python3.11 python3.12 python3.13 python3; do \
+	  if "$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found="$$each"; break; fi; \
+	done; \
+	if [ -z "$${found:-}" ]; then echo "Python 3.11 or newer is needed: install it, or name it with PYTHON=…" >&2; exit 2; fi; \
+	echo "making $(VENV) with $$("$$found" --version)"; \
+	"$$found" -m venv $(VENV)
+
+$(VENV)/.%: requirements/%.txt requirements/run.txt pyproject.toml | $(VENV)/bin/python
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $<
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-run: $(READY)  ## set up and run the example
+run: $(VENV)/.run  ## set up and run the example
 	@$(BIN)/python examples/signup/app.py
 
 test: $(READY) lint  ## set up and run all checks and tests
@@ -40,7 +40,7 @@ lint: $(READY)  ## style and types only
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(READY)  ## measure: make bench CASE=consume-transactional (no CASE lists them)
+bench: $(VENV)/.bench  ## measure: make bench CASE=consume-transactional (no CASE lists them)
 	@$(BIN)/python -m bench $(CASE)
 
 crash: $(READY)  ## kill a small program of services for two minutes and check what it kept
