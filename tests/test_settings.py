@@ -148,10 +148,20 @@ def test_the_environment_writes_dots_and_dashes_as_underscores(tmp_path: Path) -
 
 def test_settings_for_names_that_the_application_has_not_are_told(tmp_path: Path) -> None:
     settings = load(
-        tmp_path, STORES__BILING="sqlite::memory:", TOPICS__ORDERS__NAME="x", STORES__ORDERS="sqlite::memory:"
+        tmp_path, STORES__SHIPPING="sqlite::memory:", TOPICS__ORDERS__NAME="x", STORES__ORDERS="sqlite::memory:"
     )
     (line,) = settings.check_names(["billing", "orders"], ["orders"])
-    assert line == "there is no service for EVENFLOW_STORES__BILING; did you mean billing?"
+    assert line == "there is no service for EVENFLOW_STORES__SHIPPING; known: billing, orders"
+
+
+def test_a_slip_in_the_name_of_a_store_is_refused_since_its_data_would_go_elsewhere(tmp_path: Path) -> None:
+    settings = load(tmp_path, STORES__BILING="sqlite::memory:")
+    with pytest.raises(
+        SettingsError, match=r"no service 'biling' \(from EVENFLOW_STORES__BILING\)\s+→ did you mean billing"
+    ):
+        settings.check_names(["billing", "orders"], [])
+    both = load(tmp_path, STORES__BILING="sqlite::memory:", STORES__BILLING="sqlite::memory:")
+    assert both.check_names(["billing"], []) == ["there is no service for EVENFLOW_STORES__BILING; known: billing"]
 
 
 def test_one_variable_for_two_topics_is_refused(tmp_path: Path) -> None:

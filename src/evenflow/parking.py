@@ -193,7 +193,8 @@ class Parking:
         self, unit: UnitOfWork, topic: str, lane: str, row: ParkedRow, error: BaseException
     ) -> Retry | DeadLetter:
         """The head of a lane, or the next that became its head, has failed once more."""
-        attempts = row.attempts + 1
+        told = row.error_type == ProcessEnded.__name__  # counted when it began
+        attempts = row.attempts if told else row.attempts + 1
         decision = after_failure(error, attempts, self.policy)
         now = self.clock.now()
         due = now + decision.delay if isinstance(decision, Retry) else None

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from evenflow.errors import DecodeError, NewerVersion
+from evenflow.errors import DecodeError, DefinitionError, NewerVersion
+
+_RULES = {
+    "attempts": "use 1 (no retry) or more",
+    "first_delay": "use 0 or more seconds",
+    "max_delay": "use at least first_delay",
+    "factor": "use 1 (every delay the same) or more",
+    "timeout": "use more than 0 seconds; a long one is allowed, none is not",
+    "parking": "use 0 (nothing is parked: the partition waits) or more events",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,10 +38,17 @@ class Policy:
     parking: int = 100_000
 
     def __post_init__(self) -> None:
-        if self.attempts < 1 or self.parking < 0:
-            raise ValueError("a Policy needs attempts >= 1 and parking >= 0")
-        if self.first_delay < 0 or self.max_delay < self.first_delay or self.factor < 1 or self.timeout <= 0:
-            raise ValueError("a Policy needs 0 <= first_delay <= max_delay, factor >= 1 and timeout > 0")
+        rules = {
+            "attempts": self.attempts >= 1,
+            "first_delay": self.first_delay >= 0,
+            "max_delay": self.max_delay >= self.first_delay,
+            "factor": self.factor >= 1,
+            "timeout": self.timeout > 0,
+            "parking": self.parking >= 0,
+        }
+        for name, holds in rules.items():
+            if not holds:
+                raise DefinitionError(f"a Policy cannot have {name}={getattr(self, name)!r}", remedy=_RULES[name])
 
 
 @dataclass(frozen=True, slots=True)

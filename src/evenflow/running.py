@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from evenflow.batch import BatchLoop
 from evenflow.chunk import ChunkLoop
-from evenflow.clock import Clock, Signal
+from evenflow.clock import DAY, HOUR, Clock, Signal
 from evenflow.engine import Engine
 from evenflow.errors import DefinitionError, EngineUnavailable, EvenflowError, Refused
-from evenflow.group import GroupLoop, Work
+from evenflow.group import GroupLoop
 from evenflow.handler import HandlerSpec, Kind, caller, direct
 from evenflow.ids import new_id
 from evenflow.migrations import load_migrations
 from evenflow.outbox import RELAY_GROUP, RELAY_PARTITION, Outbox
-from evenflow.ownership import check_outbox
+from evenflow.ownership import check_outbox, create_group
 from evenflow.places import make_engine, make_store
 from evenflow.publish import Publisher
 from evenflow.registry import Registry
@@ -30,6 +30,7 @@ from evenflow.settings import Settings
 from evenflow.store import Store
 from evenflow.topic import Topic
 from evenflow.waiting import LaneLoop
+from evenflow.work import Work
 
 if TYPE_CHECKING:
     from evenflow.app import App
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("evenflow")
 
 MAINTAIN = 5.0
+PRUNE = HOUR
+REMEMBERED = 7 * DAY
+"""Seconds for which the ids of strangers' records are kept: a repeat within them is dropped, a later one runs again."""
 _LOOPS: dict[Kind, type[GroupLoop]] = {Kind.CHUNK: ChunkLoop, Kind.BATCH: BatchLoop, Kind.LANES: LaneLoop}
 
 
@@ -130,7 +134,7 @@ class Running:
             self._refuse_mixed(service.name, store)
             await store.open()
             self.stores[service.name] = store
-            if service.migrations is not None:
+            if service.migrations is not None and self._join:  # who only looks changes nothing
                 await store.migrate(load_migrations(service.migrations, service.name))
             self.outboxes[service.name] = await self._outbox(service.name, store)
             if self._join:
@@ -196,6 +200,25 @@ class Running:
         )  # fmt: skip
         self.runtimes[name] = runtime
         await runtime.start()
+        if name not in self._handle:
+            await self._create_groups(name, store)
+
+    async def _create_groups(self, name: str, store: Store) -> None:
+        """Create the groups of a service that is handled elsewhere, before something is published that is for them.
+
+        What cannot be done without a person is left to the process that handles: it refuses, and says why.
+        """
+        for spec in self.specs[name]:
+            for topic in spec.topics:
+                try:
+                    engine = await self.ready(topic.name)
+                    found = await engine.log(topic.name)
+                    if found is not None:
+                        await create_group(
+                            spec.group, found, engine, store, self.clock, start=spec.start, where=spec.where
+                        )
+                except (EngineUnavailable, Refused) as error:
+                    log.debug("group %s is not created yet: %s", spec.group, error.message)
 
     def _work(self, spec: HandlerSpec, name: str, engine: Engine, store: Store, values: dict[Any, Any]) -> Work:
         dependencies = {parameter: values[wanted] for parameter, wanted in spec.dependencies}
@@ -231,15 +254,20 @@ class Running:
             await self._quietly(engine.close(), None)
         return clean
 
-    async def _quietly(self, closing: Any, default: Any) -> Any:
+    async def _quietly(self, work: Any, default: Any, doing: str = "while closing") -> Any:
         try:
-            return await closing
+            return await work
         except EvenflowError as error:
-            log.warning("while closing: %s", error)
+            log.warning("%s: %s", doing, error)
             return default
 
     async def _maintain(self) -> None:
+        pruned = self.clock.monotonic()
         while not await self.clock.wait(self._stopping, MAINTAIN):
+            if self.clock.monotonic() - pruned >= PRUNE:
+                pruned = self.clock.monotonic()
+                for name in self.runtimes:
+                    await self._quietly(self._prune(self.stores[name]), None, f"store of {name}: upkeep waits")
             for engine in list(self.engines.values()):
                 try:
                     await engine.maintain()
@@ -249,6 +277,11 @@ class Running:
                     log.warning("engine %s: upkeep waits: %s", engine.name, error.message)
                 except Exception:
                     log.exception("engine %s: upkeep failed", engine.name)
+
+    async def _prune(self, store: Store) -> None:
+        """Forget strangers' ids that are older than `REMEMBERED`."""
+        before = self.clock.now() - REMEMBERED
+        await store.transact(lambda session: session.execute(store.sql["inbox_prune"], (before,)))
 
     def relay_name(self, service: str) -> str:
         """The name under which the engine remembers how far a service's outbox was relayed."""

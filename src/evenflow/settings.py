@@ -105,7 +105,8 @@ class Settings:
     def check_names(self, services: Iterable[str], topics: Iterable[str]) -> list[str]:
         """Compare with the names that the application has; returns a line for each setting that is for none of them.
 
-        Raises `SettingsError` where one setting is for two of them, or two topics would be one on their engine.
+        Raises `SettingsError` where one setting is for two of them, where two topics would be one on their engine, and
+        for what looks like a slip: a name close to one that is not set itself, whose data would go elsewhere unseen.
         """
         known = {"stores": sorted(set(services)), "topics": sorted(set(topics))}
         self._check_physical(known["topics"])
@@ -120,9 +121,11 @@ class Settings:
                     remedy="set them by their exact names in pyproject.toml",
                 )
             if not fitting:
-                what = path[0].removesuffix("s")
-                hint = suggestion(path[1].lower(), names) or f"known: {', '.join(names) or 'none'}"
-                unused.append(f"there is no {'topic' if what == 'topic' else 'service'} for {raw.origin}; {hint}")
+                what = "topic" if path[0] == "topics" else "service"
+                near = suggestion(path[1].lower(), [name for name in names if not self._own(path[0], name, *path[2:])])
+                if near:
+                    raise SettingsError(f"there is no {what} {path[1].lower()!r}", origin=raw.origin, remedy=near)
+                unused.append(f"there is no {what} for {raw.origin}; known: {', '.join(names) or 'none'}")
         return unused
 
     def _check_physical(self, topics: list[str]) -> None:

@@ -352,14 +352,14 @@ def test_asyncapi_of_pydantic_models_and_of_events_that_hold_themselves(shop: Sh
 
 
 def test_config_tells_where_each_setting_came_from(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EVENFLOW_STORES__BILING", "sqlite:///b.db")
+    monkeypatch.setenv("EVENFLOW_STORES__SHIPPING", "sqlite:///b.db")
     monkeypatch.setenv("EVENFLOW_TOPICS__ORDERS__ENGINE", "sqlite:///o.db?password=hush")
     done = shop.evenflow("config", "shop:app", "--json")
     found = {each["name"]: (each["value"], each["origin"]) for each in json.loads(done.out)}
     assert found["lease"] == (10.0, "default")
     assert found["engine of orders"][0].endswith("o.db?password=***")
     assert found["store of billing"][1] == "in effect"
-    assert "did you mean billing?" in done.err
+    assert "there is no service for EVENFLOW_STORES__SHIPPING; known: billing" in done.err
     assert re.search(r"^lease +10.0 +default$", shop.evenflow("config").out, re.MULTILINE)
     monkeypatch.setenv("EVENFLOW_ENGIN", "x")
     assert shop.evenflow("config").code == 2

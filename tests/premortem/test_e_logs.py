@@ -80,10 +80,12 @@ async def stands_still(app: App, path: Path, because: str) -> list[tuple[str, in
             reason = await eventually(lambda: loop.stopped, 3.0)
             assert because in reason
             assert "evenflow " in reason, "the command is named"
-            ((state, kept),) = await running.stores["shop"].read(
-                "select state, reason from evenflow_group where group_name = 'shop.keep'"
-            )
-            assert (state, kept) == ("stopped", reason), "and everybody who asks the store is told"
+
+            async def told() -> bool:
+                sql = "select state, reason from evenflow_group where group_name = 'shop.keep'"
+                return await running.stores["shop"].read(sql) == [("stopped", reason)]
+
+            await eventually(told)  # everybody who asks the store
             return await effects(running)
     except Refused as refused:
         assert because in str(refused)

@@ -6,7 +6,9 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from evenflow import App, Envelope, Policy, Service, Transaction, testing
+import pytest
+
+from evenflow import App, Delivery, Envelope, Policy, Service, Transaction, parking, running, testing
 from evenflow.engine import Outcome, Partition
 from evenflow.errors import PublishUnknown
 from evenflow.ids import slot_of
@@ -296,6 +298,52 @@ def test_an_attempt_is_counted_while_no_position_is_being_written() -> None:
             assert all(locked)
 
     run(test)
+
+
+def test_an_attempt_that_was_counted_before_it_was_made_is_not_counted_again() -> None:
+    async def test() -> None:
+        service, attempts = Service("shop", policy=Policy(first_delay=1.0, factor=1.0)), []
+
+        @service.on(Placed, group="call")
+        async def call(event: Placed, tx: Transaction, delivery: Delivery) -> None:
+            attempts.append(delivery.attempt)
+            raise ValueError("no")
+
+        async with testing.world(App(service)) as world:
+            loop = loop_of(world, "shop.call")
+            await world.publish(*placed("a"))
+            loop.owned[ONE].claims = parking.SUSPECT
+            await world.advance(1.5)
+            (parked,) = await world.parked()
+            assert (len(attempts), parked.attempts, parked.error_type) == (2, 2, "ValueError")
+
+    run(test)
+
+
+def test_ids_of_strangers_are_forgotten_after_the_time_that_is_stated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "MAINTAIN", 0.01)
+    monkeypatch.setattr(running, "PRUNE", 0.0)
+    service = Service("shop")
+
+    async def test(path: Path) -> None:
+        async with opened(App(service), path) as app:
+            store, now = app.stores["shop"], app.clock.now()
+
+            async def add(session: Any) -> None:
+                for id_, age in (("old", running.REMEMBERED + 1), ("young", running.REMEMBERED - 60)):
+                    await session.execute(store.sql["inbox_add"], ("g", "", "s", id_, now - age))
+
+            async def left() -> list[str]:
+                return [row[0] for row in await store.read("select id from evenflow_inbox")]
+
+            await store.transact(add)
+
+            async def pruned() -> bool:
+                return await left() == ["young"]
+
+            await eventually(pruned)
+
+    case(test)
 
 
 # -- tasks ---------------------------------------------------------------------------------------------------------------

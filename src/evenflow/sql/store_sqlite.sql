@@ -23,7 +23,7 @@ update evenflow_position set owner = null, claims = 0
 where group_name = $1 and topic = $2 and log = $3 and generation = $4 and partition = $5 and fence = $6
 
 -- name: position_list
-select topic, log, generation, partition, next, last_id, fence, owner from evenflow_position
+select topic, log, generation, partition, next, last_id, fence, owner, claims from evenflow_position
 where group_name = $1 order by topic, log, generation, partition
 
 -- name: position_marks
@@ -33,8 +33,9 @@ where group_name = $1 and topic = $2 and log = $3 and generation = $4 order by p
 -- A fence that was given out once never comes back, also when rows were dropped meanwhile.
 -- name: position_create
 insert into evenflow_position (group_name, topic, log, generation, partition, next, last_id, marks, settled, fence)
-values ($1, $2, $3, $4, $5, $6, null, $7, $8, coalesce(
-    (select max(fence) from evenflow_position where group_name = $1 and topic = $2), 0))
+values ($1, $2, $3, $4, $5, $6, null, $7, $8, max(
+    coalesce((select max(fence) from evenflow_position where group_name = $1 and topic = $2), 0),
+    coalesce((select fence from evenflow_lineage where group_name = $1), 0)))
 on conflict (group_name, topic, log, generation, partition) do nothing
 
 -- name: position_retire
@@ -56,11 +57,66 @@ on conflict (group_name, topic) do nothing
 -- name: group_list
 select group_name, topic, log, state, reason from evenflow_group order by group_name, topic
 
+-- name: group_names
+select group_name from evenflow_group union select group_name from evenflow_pause order by 1
+
 -- name: group_state
 update evenflow_group set state = $3, reason = $4 where group_name = $1 and topic = $2
 
 -- name: group_log
 update evenflow_group set log = $3, state = 'running', reason = null where group_name = $1 and topic = $2
+
+-- name: pause_list
+select group_name, topic, generation, partition, at, who, reason from evenflow_pause
+order by group_name, topic, generation, partition
+
+-- name: pause_put
+insert into evenflow_pause (group_name, topic, generation, partition, at, who, reason)
+values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing
+
+-- name: pause_remove
+delete from evenflow_pause where group_name = $1 and topic = $2 and generation = $3 and partition = $4
+
+-- name: lineage
+select derives from evenflow_lineage where group_name = $1
+
+-- name: lineage_list
+select group_name, derives, fence from evenflow_lineage order by group_name
+
+-- name: lineage_put
+insert into evenflow_lineage (group_name, derives, fence) values ($1, $2, $3)
+on conflict (group_name) do update set derives = excluded.derives, fence = max(fence, excluded.fence)
+
+-- name: group_fence
+select max(coalesce((select max(fence) from evenflow_position where group_name = $1), 0),
+    coalesce((select fence from evenflow_lineage where group_name = $1), 0))
+
+-- name: rename_position
+update evenflow_position set group_name = $2, fence = $3, owner = null where group_name = $1
+
+-- name: rename_group
+update evenflow_group set group_name = $2 where group_name = $1
+
+-- name: rename_parked
+update evenflow_parked set group_name = $2 where group_name = $1
+
+-- name: rename_inbox
+update evenflow_inbox set group_name = $2 where group_name = $1
+
+-- name: rename_pause
+update or ignore evenflow_pause set group_name = $2 where group_name = $1
+
+-- name: drop_position
+delete from evenflow_position where group_name = $1
+
+-- name: drop_group
+delete from evenflow_group where group_name = $1
+
+-- name: drop_parked
+delete from evenflow_parked where group_name = $1
+
+-- name: drop_pause
+delete from evenflow_pause where group_name = $1
 
 -- name: parked_add
 insert into evenflow_parked
@@ -115,6 +171,25 @@ select topic, lane, generation, partition, "offset", envelope, head, due, attemp
     first_failed, failed, parked
 from evenflow_parked where group_name = $1 order by topic, lane, generation, "offset" limit $2
 
+-- name: parked_size
+select count(*), coalesce(sum(head = 1 and due is null), 0) from evenflow_parked where group_name = $1
+
+-- name: parked_spread
+select topic, slot, count(*), coalesce(sum(head = 1 and due is null), 0) from evenflow_parked
+where group_name = $1 group by topic, slot
+
+-- name: parked_lane_list
+select topic, lane, generation, partition, "offset", envelope, head, due, attempts, error, error_type, wish,
+    first_failed, failed, parked
+from evenflow_parked where group_name = $1 and lane = $2 order by topic, generation, "offset" limit $3
+
+-- name: parked_at
+select lane, topic, generation, partition from evenflow_parked where group_name = $1 and "offset" = $2
+order by topic, generation, partition
+
+-- name: parked_lane_size
+select count(*) from evenflow_parked where group_name = $1 and lane = $2
+
 -- name: parked_wish
 update evenflow_parked set wish = $3, due = $4
 where group_name = $1 and lane = $2 and head = 1 and due is null
@@ -165,6 +240,12 @@ on conflict (name) do update set due = excluded.due, topic = excluded.topic, env
 -- name: due_cancel
 delete from evenflow_due where name = $1
 
+-- name: due_list
+select id, due, name, topic, envelope from evenflow_due order by due, id limit $1
+
+-- name: due_size
+select count(*), min(due) from evenflow_due
+
 -- name: due_ready
 select id, topic, envelope from evenflow_due where due <= $1 order by due, id limit $2
 
@@ -181,6 +262,9 @@ on conflict (group_name, replay, source, id) do nothing
 -- name: inbox_seen
 select 1 from evenflow_inbox where group_name = $1 and replay = $2 and source = $3 and id = $4
 
+-- name: inbox_count
+select count(*) from evenflow_inbox where group_name = $1
+
 -- name: inbox_clear
 delete from evenflow_inbox where group_name = $1
 
@@ -195,6 +279,3 @@ select producer from evenflow_store
 
 -- name: store_adopt
 update evenflow_store set producer = $1
-
--- name: group_told
-select topic, log, generation, partition, next from evenflow_position where group_name = $1
