@@ -3,12 +3,15 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint bench crash docs clean
+.PHONY: help setup run signup test lint bench crash docs pictures clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.dev
 CASE ?=
+RESUME ?=
+SPLIT ?=
+PURCHASES ?=
 SECONDS_OF_CRASHES ?= 120
 
 help:  ## list these commands
@@ -24,12 +27,16 @@ $(VENV)/bin/python:
 	echo "making $(VENV) with $$("$$found" --version)"; \
 	"$$found" -m venv $(VENV)
 
-$(VENV)/.%: requirements/%.txt requirements/run.txt pyproject.toml | $(VENV)/bin/python
+$(VENV)/.%: requirements/%.txt $(wildcard requirements/*.txt) pyproject.toml | $(VENV)/bin/python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $<
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-run: $(VENV)/.run  ## set up and run the example
+run: $(VENV)/.run  ## set up and run the shop on 69,659 real purchases (RESUME=1 goes on, SPLIT=1, PURCHASES=1500)
+	@cd examples/shop && "$(CURDIR)/$(BIN)/python" -m replay \
+	  $(if $(RESUME),--resume) $(if $(SPLIT),--split) $(if $(PURCHASES),--purchases $(PURCHASES))
+
+signup: $(VENV)/.run  ## set up and run examples/signup: the smallest one
 	@$(BIN)/python examples/signup/app.py
 
 test: $(READY) lint  ## set up and run all checks and tests
@@ -40,15 +47,20 @@ lint: $(READY)  ## style and types only
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(VENV)/.bench  ## measure: make bench CASE=consume-transactional (no CASE lists them)
+bench: $(VENV)/.bench  ## measure all cases (ten minutes) and write docs/bench.md; make bench CASE=publish-1000 measures one
 	@$(BIN)/python -m bench $(CASE)
 
 crash: $(READY)  ## kill a small program of services for two minutes and check what it kept
 	@$(BIN)/python -m tests.crash --seconds $(SECONDS_OF_CRASHES)
 
-docs: $(READY)  ## there is no site yet; runs the code of the pages that there are
-	@echo "the documentation site comes with a later version; until then: README.md, docs/, docs/adr/"
-	@$(BIN)/python -m pytest tests/docs
+docs: $(READY)  ## build the site into build/docs, warnings as errors, and follow its links
+	@$(BIN)/python docs/_site/readme_figures.py
+	@$(BIN)/python -m sphinx --nitpicky --fail-on-warning --keep-going -q -E -d build/docs-trees docs build/docs
+	@$(BIN)/python docs/_site/links.py build/docs
+	@echo "open build/docs/index.html"
+
+pictures: $(VENV)/.pictures  ## make the pictures of the docs from the texts beside them
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python docs/_site/pictures.py
 
 clean:  ## remove what the commands above made
 	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis examples/*/.evenflow

@@ -1,0 +1,1 @@
+"""The world outside of the shop: processes that know nothing of Evenflow."""

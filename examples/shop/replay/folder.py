@@ -1,0 +1,62 @@
+"""The folder of a replay: one replay at a time, begun afresh or gone on with."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
+
+from replay.processes import end_leftovers
+
+ASKED = "purchases"
+
+
+class InUse(Exception):
+    """Another replay works here, or this is no folder of a replay."""
+
+
+class Folder:
+    """Use it as a context: inside, no other replay works in `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = -1
+
+    def __enter__(self) -> Folder:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise InUse(f"another replay works in {self.path.parent}: wait for it, or stop it") from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._lock)
+
+    def begin(self, purchases: int | None, *, resume: bool) -> int | None:
+        """End what a killed replay has left running and, unless it is resumed, remove what it made.
+
+        Returns how many purchases are to be replayed, None for all: a resumed replay is as long as it was begun.
+        """
+        end_leftovers(self.path)
+        asked = self.path / ASKED
+        if resume and asked.exists():
+            kept = asked.read_text("utf-8").strip()
+            return int(kept) if kept else None
+        self._remove()
+        self.path.mkdir()
+        written = asked.with_suffix(".part")
+        written.write_text("" if purchases is None else str(purchases), "utf-8")
+        written.replace(asked)
+        return purchases
+
+    def _remove(self) -> None:
+        """In one step: a kill in the middle leaves nothing that looks like a replay."""
+        gone = self.path.with_name(f"{self.path.name}.gone")
+        shutil.rmtree(gone, ignore_errors=True)
+        if self.path.exists():
+            self.path.rename(gone)
+            shutil.rmtree(gone)

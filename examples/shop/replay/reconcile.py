@@ -1,0 +1,268 @@
+"""Compares every service's own database, the provider's ledger and the mail box with the file of purchases.
+
+What each must hold follows from the file and from the provider's rule. The databases are read with `sqlite3` alone, and
+no code is shared with Evenflow or with the services. No table refuses a second row for the same order, so an effect
+that happened twice can be seen.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from outside.rule import verdict
+from replay.purchases import TITLES, Purchase
+
+PDF_FROM = 100_00
+STOCKED = 2000
+"""What there is of each title before the first order."""
+
+Kind = Literal["lost", "doubled", "out of order", "wrong"]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """lost          a service does not hold what it should
+    doubled       it holds, or has counted, the same thing more than once
+    out of order  what concerns one customer did not happen in the order of the file
+    wrong         it holds something else: another amount, another state, something that nobody ordered
+    """
+
+    kind: Kind
+    where: str
+    what: str
+    count: int = 1
+
+
+class Report:
+    """What was found. `facts` has a line for each database; without differences all is as it must be."""
+
+    def __init__(self, purchases: Sequence[Purchase]) -> None:
+        self.purchases = purchases
+        self.differences: list[Difference] = []
+        self.facts: list[tuple[str, str]] = []
+
+    def count(self, kind: Kind) -> int:
+        return sum(each.count for each in self.differences if each.kind == kind)
+
+    @property
+    def last_line(self) -> str:
+        cents, wrong = sum(each.cents for each in self.purchases), self.count("wrong")
+        return (
+            f"{'not reconciled' if self.differences else 'reconciled'}: {len(self.purchases)} purchases, "
+            f"{sum(each.cds for each in self.purchases)} CDs, ${cents // 100}.{cents % 100:02}, "
+            f"{self.count('lost')} lost, {self.count('doubled')} doubled, {self.count('out of order')} out of order"
+            + (f", {wrong} wrong" if wrong else "")
+        )
+
+    # -- comparing ------------------------------------------------------------------------------------------------
+
+    def same(self, where: str, rows: Iterable[tuple[Any, ...]], wanted: Mapping[Any, Any]) -> None:
+        """Each row is a key and what is held for it: once, and as wanted."""
+        seen: Counter[Any] = Counter()
+        for key, *held in rows:
+            seen[key] += 1
+            if key not in wanted:
+                self._note("wrong", where, f"{key} was not to be there")
+            elif tuple(held) != wanted[key]:
+                self._note("wrong", where, f"{key} holds {_text(held)} instead of {_text(wanted[key])}")
+        for key in wanted.keys() - seen.keys():
+            self._note("lost", where, str(key))
+        for key, count in seen.items():
+            if count > 1:
+                self._note("doubled", where, f"{key} is there {count} times", count - 1)
+
+    def sums(self, where: str, rows: Iterable[tuple[Any, int, int]], wanted: Mapping[Any, tuple[int, int]]) -> None:
+        """Each row is a key, how many orders were counted there, and their cents."""
+        found = {key: (orders, cents) for key, orders, cents in rows}
+        for key in sorted(found.keys() | wanted.keys()):
+            (orders, cents), (due, due_cents) = found.get(key, (0, 0)), wanted.get(key, (0, 0))
+            if orders != due:
+                kind: Kind = "lost" if orders < due else "doubled"
+                self._note(kind, where, f"{key} counts {orders} orders instead of {due}", abs(orders - due))
+            elif cents != due_cents:
+                self._note("wrong", where, f"{key} has {cents} cents instead of {due_cents}")
+
+    def in_order(self, where: str, rows: Iterable[tuple[int, int]]) -> None:
+        """The rows, as they were written, are customer and order."""
+        latest: dict[int, int] = {}
+        for customer, order_id in rows:
+            if order_id < latest.get(customer, 0):
+                self._note("out of order", where, f"{order_id} of customer {customer} came after {latest[customer]}")
+            else:
+                latest[customer] = order_id
+
+    def _note(self, kind: Kind, where: str, what: str, count: int = 1) -> None:
+        self.differences.append(Difference(kind, where, what, count))
+
+
+class Expected:
+    """What follows from the purchases."""
+
+    def __init__(self, purchases: Sequence[Purchase]) -> None:
+        self.purchases = purchases
+        self.outcome = {p.order_id: "taken" if p.cents == 0 else verdict(p.order_id).outcome for p in purchases}
+        self.paid = [p for p in purchases if self.outcome[p.order_id] == "taken"]
+        self.pdfs = [p for p in self.paid if p.cents >= PDF_FROM]
+        self.welcomed = {p.customer: p.order_id for p in reversed(purchases)}
+        self.mails = {f"welcome-{c}@shop.example": (order, c) for c, order in self.welcomed.items()}
+        self.mails |= {f"invoice-{_invoice(p)}@shop.example": (p.order_id, p.customer) for p in self.pdfs}
+
+    def state(self, purchase: Purchase, **words: str) -> str:
+        """The word for what became of this purchase."""
+        return words[self.outcome[purchase.order_id]]
+
+
+def _invoice(purchase: Purchase) -> str:
+    return f"{purchase.day.year}-{purchase.order_id:06}"
+
+
+def _text(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values))
+
+
+def reconcile(folder: Path, purchases: Sequence[Purchase]) -> Report:
+    """Compare all that is in the folder with these purchases."""
+    report, expected = Report(purchases), Expected(purchases)
+    for name, check in CHECKS.items():
+        try:
+            with closing(sqlite3.connect(f"file:{folder / name}.db?mode=ro", uri=True)) as database:
+                report.facts.append((name, check(database, expected, report)))
+        except sqlite3.Error as error:
+            report.differences.append(Difference("wrong", name, f"cannot be read: {error}"))
+    return report
+
+
+# -- one database each ------------------------------------------------------------------------------------------------
+
+
+def _orders(database: sqlite3.Connection, expected: Expected, report: Report) -> str:
+    rows = database.execute(
+        "select order_id, customer, day, title, cds, cents, state, reason from orders order by seq"
+    ).fetchall()
+    report.same(
+        "orders.orders",
+        rows,
+        {
+            p.order_id: (
+                p.customer, p.day.isoformat(), p.title, p.cds, p.cents,
+                expected.state(p, taken="paid", declined="cancelled", pending="cancelled"),
+                expected.state(p, taken="", declined="declined", pending="expired"),
+            )
+            for p in expected.purchases
+        },
+    )  # fmt: skip
+    report.in_order("orders.orders", ((row[1], row[0]) for row in rows))
+    states, reasons = Counter(row[6] for row in rows), Counter(row[7] for row in rows)
+    return (
+        f"{len(rows):,} orders: {states['paid']:,} paid, {reasons['declined']:,} declined, "
+        f"{reasons['expired']:,} not paid in time"
+    )
+
+
+def _stock(database: sqlite3.Connection, expected: Expected, report: Report) -> str:
+    rows = database.execute("select order_id, customer, title, cds, state from reservations order by seq").fetchall()
+    states = {
+        p.order_id: expected.state(p, taken="held", declined="released", pending="released") for p in expected.purchases
+    }
+    report.same(
+        "stock.reservations",
+        rows,
+        {p.order_id: (p.customer, p.title, p.cds, states[p.order_id]) for p in expected.purchases},
+    )
+    report.in_order("stock.reservations", ((row[1], row[0]) for row in rows))
+    held = Counter[int]()
+    for p in expected.paid:
+        held[p.title] += p.cds
+    free = {title: (STOCKED - held[title],) for title in range(1, TITLES + 1)}
+    report.same("stock.titles", database.execute("select title, free from titles"), free)
+    released = sum(row[4] == "released" for row in rows)
+    return f"{len(rows):,} reservations, {released:,} given back"
+
+
+def _payments(database: sqlite3.Connection, expected: Expected, report: Report) -> str:
+    rows = database.execute("select order_id, customer, cents, state from charges order by seq").fetchall()
+    report.same(
+        "payments.charges",
+        rows,
+        {
+            p.order_id: (p.customer, p.cents, expected.state(p, taken="taken", declined="declined", pending="expired"))
+            for p in expected.purchases
+        },
+    )
+    report.in_order("payments.charges", ((row[1], row[0]) for row in rows))
+    invoices = database.execute(
+        "select order_id, number, customer, cents, coalesce(substr(pdf, 1, 5), x'') = cast('%PDF-' as blob) "
+        "from invoices order by seq"
+    ).fetchall()
+    wanted = {p.order_id: (_invoice(p), p.customer, p.cents, int(p.cents >= PDF_FROM)) for p in expected.paid}
+    report.same("payments.invoices", invoices, wanted)
+    report.in_order("payments.invoices", ((row[2], row[0]) for row in invoices))
+    taken = sum(row[3] == "taken" for row in rows)
+    return f"{taken:,} charges, {len(invoices):,} invoices, {sum(row[4] for row in invoices):,} as PDF"
+
+
+def _notifications(database: sqlite3.Connection, expected: Expected, report: Report) -> str:
+    first = database.execute("select customer, first_order from customers")
+    report.same("notifications.customers", first, {customer: (order,) for customer, order in expected.welcomed.items()})
+    rows = database.execute("select mail_id, order_id, customer from mails order by seq").fetchall()
+    report.same("notifications.mails", rows, expected.mails)
+    invoices = [(customer, order) for mail, order, customer in rows if mail.startswith("invoice")]
+    report.in_order("notifications.mails", invoices)
+    return f"{len(rows):,} mails: {len(rows) - len(invoices):,} to welcome, {len(invoices):,} with an invoice"
+
+
+def _analytics(database: sqlite3.Connection, expected: Expected, report: Report) -> str:
+    months, customers = Counter[str](), Counter[int]()
+    month_cents, customer_cents = Counter[str](), Counter[int]()
+    for p in expected.paid:
+        month = f"{p.day:%Y-%m}"
+        months[month] += 1
+        month_cents[month] += p.cents
+        customers[p.customer] += 1
+        customer_cents[p.customer] += p.cents
+    rows = database.execute("select month, orders, cents from revenue_by_month").fetchall()
+    report.sums("analytics.revenue_by_month", rows, {each: (months[each], month_cents[each]) for each in months})
+    by_customer = database.execute("select customer, orders, cents from revenue_by_customer").fetchall()
+    wanted = {each: (customers[each], customer_cents[each]) for each in customers}
+    report.sums("analytics.revenue_by_customer", by_customer, wanted)
+    return f"${sum(row[2] for row in rows) / 100:,.2f} in {len(rows)} months, of {len(by_customer):,} customers"
+
+
+def _provider(database: sqlite3.Connection, expected: Expected, report: Report) -> str:
+    rows = database.execute("select cast(key as integer), cents, state, calls from charges").fetchall()
+    wanted = {
+        p.order_id: (p.cents, expected.state(p, taken="taken", declined="declined", pending="voided"))
+        for p in expected.purchases
+        if p.cents
+    }
+    report.same("provider.charges", (row[:3] for row in rows), wanted)
+    again = sum(row[3] > 1 for row in rows)
+    return f"asked for {len(rows):,} charges, for {again:,} of them more than once"
+
+
+def _mails(database: sqlite3.Connection, expected: Expected, report: Report) -> str:
+    rows = database.execute(
+        "select message_id, recipient, instr(content, 'application/pdf') > 0, copies from mails"
+    ).fetchall()
+    wanted = {mail: (f"customer-{customer}@example.com", int(mail.startswith("invoice")))
+              for mail, (_, customer) in expected.mails.items()}  # fmt: skip
+    report.same("mails.mails", (row[:3] for row in rows), wanted)
+    again = sum(row[3] > 1 for row in rows)
+    return f"{len(rows):,} mails came, {again:,} of them more than once"
+
+
+CHECKS = {
+    "orders": _orders,
+    "stock": _stock,
+    "payments": _payments,
+    "notifications": _notifications,
+    "analytics": _analytics,
+    "provider": _provider,
+    "mails": _mails,
+}

@@ -1,0 +1,43 @@
+"""Revenue by month and by customer, added up in batches: a few statements for hundreds of payments."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from evenflow import Service, Transaction
+
+from shop.events import PaymentTaken
+
+K = TypeVar("K")
+
+analytics = Service("analytics", migrations="sql")
+
+_MONTH = """
+insert into revenue_by_month values ($1, $2, $3)
+on conflict do update set orders = orders + excluded.orders, cents = cents + excluded.cents
+"""
+_CUSTOMER = """
+insert into revenue_by_customer values ($1, $2, $3)
+on conflict do update set orders = orders + excluded.orders, cents = cents + excluded.cents
+"""
+
+
+@analytics.on_batch(PaymentTaken, group="revenue", size=500)
+async def revenue(payments: list[PaymentTaken], tx: Transaction) -> None:
+    """Adding is not repeatable, and need not be: the sums and the group's position move in one transaction."""
+    for month, orders, cents in added_up(payments, lambda payment: payment.day.isoformat()[:7]):
+        tx.write(_MONTH, month, orders, cents)
+    for customer, orders, cents in added_up(payments, lambda payment: payment.customer):
+        tx.write(_CUSTOMER, customer, orders, cents)
+
+
+def added_up(payments: list[PaymentTaken], key_of: Callable[[PaymentTaken], K]) -> Iterator[tuple[K, int, int]]:
+    """For each key, how many payments it has and their sum in cents."""
+    count, total = Counter[K](), Counter[K]()
+    for payment in payments:
+        key = key_of(payment)
+        count[key] += 1
+        total[key] += payment.cents
+    return ((key, count[key], total[key]) for key in count)

@@ -1,0 +1,5 @@
+"""Knows how many CDs of each title are free, and for which order the others are held."""
+
+from shop.stock.service import stock
+
+__all__ = ["stock"]
