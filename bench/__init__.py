@@ -1,1 +1,1 @@
-"""Measurements. `make bench` lists them; `make bench CASE=consume-transactional` runs one, and its twin in turns."""
+"""Measurements of Evenflow beside the same work by hand, and beside others. `python -m bench --help` tells the rest."""

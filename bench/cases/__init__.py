@@ -1,0 +1,1 @@
+"""The cases, by kind: what each runs, in which sizes, beside which twin."""

@@ -1,0 +1,11 @@
+"""All cases, in the order in which they are measured and shown."""
+
+from __future__ import annotations
+
+from bench.cases import consuming, flow, publishing, rivals, starting
+from bench.catalogue import Case
+
+
+def every() -> dict[str, Case]:
+    found = [*publishing.cases(), *consuming.cases(), *flow.cases(), *starting.cases(), *rivals.cases()]
+    return {case.name: case for case in found}

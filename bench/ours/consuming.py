@@ -1,0 +1,68 @@
+"""Handling a backlog, with each kind of handler."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from bench.measuring import Watch, measured, memory
+from bench.processes import Record
+from bench.workload import GROUP, Shape, Shop, settings
+from evenflow.running import Running
+
+LIST = 1000
+
+
+async def backlog(folder: str, events: int, shape: dict[str, Any]) -> Record:
+    """Publish events in lists, with nobody handling them."""
+    shop = Shop(Shape(**shape))
+    async with shop.app.running(settings=settings(folder)):
+        watch = Watch()
+        for begun in range(0, events, LIST):
+            await shop.app.publish(*shop.orders(min(LIST, events - begun)))
+        return measured(events, watch)
+
+
+async def handles(folder: str, events: int, shape: dict[str, Any]) -> Record:
+    """From the moment in which partitions are ours until so many are handled, committed, and (published on) relayed.
+
+    `noted` is the memory on the way, twenty times.
+    """
+    shop = Shop(Shape(**shape))
+    async with shop.app.running(handle=None, settings=settings(folder)) as running:
+        (loop,) = running.loops()
+        assert loop.name == GROUP
+        while True:
+            watch = Watch()
+            await asyncio.sleep(0)
+            if loop.owned:
+                break
+        noted: list[float] = []
+        while loop.counters.handled < events:
+            if loop.counters.handled >= events * len(noted) // 20:
+                noted.append(round(memory()[0], 1))
+            await asyncio.sleep(0.002)
+        while shop.shape.handler == "publishes-on" and not running.outboxes["billing"].idle:
+            await asyncio.sleep(0.001)
+        record = measured(loop.counters.handled, watch, noted=noted)
+        await _check(running, shop, loop.counters.handled, events)
+    return record
+
+
+async def _check(running: Running, shop: Shop, handled: int, events: int) -> None:
+    """What was counted as handled is in the database, once."""
+    ((rows, summed),) = await running.stores["billing"].read(
+        "select (select count(*) from charges), (select coalesce(sum(orders), 0) from totals)"
+    )
+    assert handled == events, (handled, events)
+    expected = {
+        "two-writes": (events, events),
+        "one-write": (events, 0),
+        "publishes-on": (events, 0),
+        "batch": (0, events),
+    }.get(shop.shape.handler, (0, 0))
+    assert (rows, summed) == expected, (rows, summed)
+    if shop.shape.handler == "waits":
+        assert len(shop.handled) == events
+    if shop.shape.handler == "publishes-on":
+        assert running.outboxes["billing"].moved == events

@@ -1,0 +1,1 @@
+"""The rivals, on their own ground, and what runs them."""
