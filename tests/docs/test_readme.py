@@ -1,49 +1,47 @@
-"""Every Python block of the README runs by itself, in an empty folder, and prints what the README says."""
+"""The README names what a reader needs, its figures are those of the bench, and its links lead somewhere."""
 
 from __future__ import annotations
 
+import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from reader_env import clean_env
 
 ROOT = Path(__file__).parents[2]
-FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+sys.path.insert(0, str(ROOT / "docs" / "_site"))
+
+import readme_figures  # noqa: E402
 
 
-def blocks() -> list[tuple[str, str | None]]:
-    """The Python blocks, each with the output that a text block right after it promises."""
-    found: list[tuple[str, str | None]] = []
-    for match in FENCE.finditer((ROOT / "README.md").read_text("utf-8")):
-        if match[1] == "python":
-            found.append((match[2], None))
-        elif match[1] == "text":
-            found[-1] = (found[-1][0], match[2])
-    return found
-
-
-@pytest.mark.parametrize("number", range(len(blocks())))
-def test_a_block_of_the_readme_runs(tmp_path: Path, number: int) -> None:
-    source, promised = blocks()[number]
-    file = tmp_path / "shop.py"
-    file.write_text(source, "utf-8")
-    command = [sys.executable, "-W", "error", str(file)]
-    run = subprocess.run(command, cwd=tmp_path, env=clean_env(), capture_output=True, text=True, timeout=60)
-    assert (run.returncode, run.stderr) == (0, "")
-    if promised is not None:
-        assert run.stdout == promised
-        assert {"log.db", "shop.db"} <= {each.name for each in (tmp_path / ".evenflow").iterdir()}
-
-
-def test_the_readme_has_python_with_promised_output_and_names_both_commands() -> None:
+def test_the_readme_names_the_commands_of_this_folder() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
-    assert sum(output is not None for _, output in blocks()) >= 1
-    assert text.count("```") == 2 * len(FENCE.findall(text))
-    assert "make run" in text
-    assert "make test" in text
+    assert [command for command in ("make run", "make test", "make docs") if command not in text] == []
+
+
+def test_the_figures_are_those_of_the_bench() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    results = json.loads(readme_figures.RESULTS.read_text("utf-8"))
+    assert readme_figures.filled(text, results) == text, "make docs"
+
+
+def test_other_figures_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readme_figures, "CHOSEN", ("idle, of one core",))
+    line = {"name": "idle, of one core", "unit": "%", "ours": {"median": 0.4}}
+    results = {"machine": {"cores": 2, "cpu": "X", "python": "3"}, "cases": {"idle": {"lines": [line]}}}
+    text = f"a\n{readme_figures.BEGIN}\nold\n{readme_figures.END}\nb\n"
+    assert "| idle, of one core | 0.4 % |" in readme_figures.filled(text, results)
+    assert "old" not in readme_figures.filled(text, results)
+    with pytest.raises(ValueError, match="no place"):
+        readme_figures.filled("a", results)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0.4, "0.4"), (26.55, "26.6"), (999.4, "999"), (2116, "2,120"), (109994, "110,000")]
+)
+def test_three_digits_count(value: float, shown: str) -> None:
+    assert readme_figures.number(value) == shown
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/adr/README.md"])
