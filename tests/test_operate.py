@@ -109,6 +109,33 @@ def test_groups_tell_state_owners_backlog_and_parked(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_what_a_waiting_group_has_done_beyond_a_slow_event_does_not_wait(tmp_path: Path) -> None:
+    async def main() -> None:
+        service, slow = Service("billing"), asyncio.Event()
+
+        @service.on(OrderPlaced, group="tell", concurrency=4)
+        async def tell(order: OrderPlaced) -> None:
+            if order.order_id == "slow":
+                await slow.wait()
+
+        app = App(service)
+        settings = Settings.load({"folder": tmp_path}, env={}, cwd=tmp_path)
+        async with app.running(handle=None, settings=settings) as running:
+            await app.publish(*[OrderPlaced(order_id=each) for each in ("slow", *map(str, range(20)))])
+
+            async def stands() -> bool:
+                found = await status(running)
+                return (found.taken, found.waiting) == (20, 1)
+
+            await until(running, stands)
+            slow.set()
+            await idle(running)
+            found = await status(running)
+            assert (found.taken, found.waiting, found.age) == (21, 0, None)
+
+    asyncio.run(main())
+
+
 def test_looking_makes_no_generation(tmp_path: Path) -> None:
     async def main() -> None:
         shop = Shop(tmp_path)

@@ -120,6 +120,15 @@ class Shop:
         self._started.append(process)
         return process
 
+    def start_on(self, terminal: int, *arguments: str, **env: str) -> subprocess.Popen[str]:
+        """In a process of its own, on a terminal."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "evenflow", *arguments], cwd=self.folder, env=env, text=True,
+            stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True,
+        )  # fmt: skip
+        self._started.append(process)
+        return process
+
     def run(self, *arguments: str, **env: str) -> Done:
         process = self.start(*arguments, **env)
         out, err = process.communicate(timeout=60)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from evenflow.cli.arguments import Chosen
 
 __all__ = ["main"]
 
@@ -11,8 +15,15 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    chosen: Chosen | None = None
     try:
-        code = _run(given)
+        if _answered(given):
+            code = 0
+        else:
+            from evenflow.cli.arguments import choose
+
+            chosen = choose(given)
+            code = chosen.work()
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read our output has seen enough
         from evenflow.cli.output import let_stdout_go
@@ -22,17 +33,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BaseException as error:
         from evenflow.cli.failures import report
 
-        return report(error, debug="--debug" in given)
+        return report(error, debug="--debug" in given, app=chosen.app if chosen else None)
     return code
 
 
-def _run(given: list[str]) -> int:
-    if given[:1] in (["-h"], ["--help"], ["help"]):
+def _answered(given: list[str]) -> bool:
+    """Whether it was a question that needs none of the rest: help and version come at once."""
+    if given in (["-h"], ["--help"], ["help"]):
         from evenflow.cli.commands import overview
         from evenflow.cli.output import out
 
         out(overview())
-        return 0
-    from evenflow.cli.arguments import parse
+    elif given in (["-V"], ["--version"]):
+        from evenflow import __version__
+        from evenflow.cli.output import out
 
-    return parse(given)
+        out(f"evenflow {__version__}, Python {sys.version.split()[0]}")
+    else:
+        return False
+    return True

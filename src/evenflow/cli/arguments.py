@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import sys
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 from evenflow.cli.commands import APP_HELP, COMMANDS, Command, overview
 from evenflow.cli.failures import Code, UsageError
-from evenflow.cli.output import out, say
+from evenflow.cli.output import filled, out, say
 from evenflow.settings_sources import suggestion
+
+ELSEWHERE = {
+    "start": "run", "serve": "run", "worker": "run", "up": "run", "watch": "dev", "reload": "dev", "init": "new",
+    "create": "new", "startproject": "new", "logs": "tail", "events": "tail", "send": "publish", "emit": "publish",
+    "status": "groups list", "lag": "groups list", "consumers": "groups list", "replay": "groups seek",
+    "dlq": "parked list", "failed": "parked list", "retry": "parked redrive", "requeue": "parked redrive",
+    "purge": "parked discard", "lint": "check", "validate": "check", "settings": "config", "env": "config",
+}  # fmt: skip
+"""What other tools call it."""
+
+
+class Chosen(NamedTuple):
+    """A command that is ready to run, and the app that it was given by name."""
+
+    work: Callable[[], int]
+    app: str | None = None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -19,25 +34,26 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(message, remedy=f"{self.prog} --help")
 
 
-def parse(arguments: Sequence[str]) -> int:
-    """Find the command and run it; its exit code."""
+def choose(arguments: Sequence[str]) -> Chosen:
+    """Find the command and read its options."""
     given = [each for each in arguments if each != "--debug"]
+    if given and given[0] == "help":
+        given = [*given[1:], "--help"]
     if not given:
-        say(overview())
-        return Code.USAGE
-    if given[0] in ("-V", "--version"):
-        from evenflow import __version__
-
-        out(f"evenflow {__version__}, Python {sys.version.split()[0]}")
-        return Code.DONE
+        return Chosen(lambda: _show(overview(), Code.USAGE))
     command, rest = _command(given)
     if command is None:
-        (out if rest else say)(overview(given[0]))
-        return Code.DONE if rest else Code.USAGE
+        return Chosen(lambda: _show(overview(given[0]), Code.DONE if rest else Code.USAGE))
     options = _options(command, rest)
+    options.debug = "--debug" in arguments  # it may stand anywhere
     module, _, function = command.run.partition(":")
     run = getattr(importlib.import_module(f"evenflow.cli.{module}"), function)
-    return int(run(options))
+    return Chosen(lambda: int(run(options)), options.app)
+
+
+def _show(text: str, code: Code) -> int:
+    (out if code is Code.DONE else say)(text)
+    return code
 
 
 def _command(given: Sequence[str]) -> tuple[Command | None, list[str]]:
@@ -49,9 +65,7 @@ def _command(given: Sequence[str]) -> tuple[Command | None, list[str]]:
             return command, list(given[len(words) :])
     verbs = [each.name.split()[1] for each in COMMANDS if each.name.startswith(f"{noun} ")]
     if not verbs:
-        nouns = list(dict.fromkeys(each.name.split()[0] for each in COMMANDS))
-        hint = suggestion(noun, nouns) or f"there are {', '.join(nouns)}"
-        raise UsageError(f"there is no command {noun!r}", remedy=hint)
+        raise UsageError(f"there is no command {noun!r}", remedy=_near(noun))
     if len(given) == 1:
         return None, []
     if given[1] in ("-h", "--help"):
@@ -62,12 +76,28 @@ def _command(given: Sequence[str]) -> tuple[Command | None, list[str]]:
     )
 
 
+def _near(word: str) -> str:
+    """The command that was meant: a noun, a verb without its noun, or what other tools call it."""
+    if word in ELSEWHERE:
+        return f"did you mean {ELSEWHERE[word]}?"
+    nouns = list(dict.fromkeys(each.name.split()[0] for each in COMMANDS))
+    for known in (nouns, [each.name.split()[1] for each in COMMANDS if " " in each.name]):
+        hint = suggestion(word, known)
+        if hint and known is nouns:
+            return hint
+        whole = [each.name for each in COMMANDS if hint == f"did you mean {each.name.rpartition(' ')[2]}?"]
+        if whole:
+            return f"did you mean {' or '.join(whole)}?"
+    return f"there are {', '.join(nouns)}; `evenflow --help` says what they do"
+
+
 def _options(command: Command, given: Sequence[str]) -> Any:
-    usage = f"evenflow {command.name}{' [APP]' if command.app else ''}{''.join(f' {each}' for each in command.words)}"
+    words = "".join(f" [{each[:-1]}]" if each.endswith("?") else f" {each}" for each in command.words)
+    usage = f"evenflow {command.name}{' [APP]' if command.app else ''}{words}"
     examples = "\n".join(f"  {line}" for line in command.examples.splitlines())
     parser = _Parser(
-        prog=f"evenflow {command.name}", usage=f"{usage} [options]", description=command.text,
-        epilog=f"{APP_HELP}\n\nexamples:\n{examples}", allow_abbrev=False,
+        prog=f"evenflow {command.name}", usage=f"{usage} [options]", description=filled(command.text),
+        epilog="\n\n".join([filled(APP_HELP)] * command.app + [f"examples:\n{examples}"]), allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("words", nargs="*", help=argparse.SUPPRESS)
@@ -85,13 +115,14 @@ def _options(command: Command, given: Sequence[str]) -> Any:
 
 def _name_words(command: Command, options: Any, words: list[str], usage: str) -> None:
     """APP may be left out: it is the first word if it holds a colon, as no other first word does."""
+    needed = [each for each in command.words if not each.endswith("?")]
     options.app = None
-    if words and (":" in words[0] or len(words) == len(command.words) + 1):
+    if command.app and words and (":" in words[0] or len(words) == len(command.words) + 1):
         options.app = words.pop(0)
-    if len(words) < len(command.words):
-        missing = command.words[len(words)]
-        raise UsageError(f"{missing} is missing", remedy=f"usage: {usage}")
+    if len(words) < len(needed):
+        raise UsageError(f"{needed[len(words)]} is missing", remedy=f"usage: {usage}")
     if len(words) > len(command.words):
         raise UsageError(f"{words[-1]!r} is one word too many", remedy=f"usage: {usage}")
+    words += [""] * (len(command.words) - len(words))
     for name, word in zip(command.words, words, strict=True):
-        setattr(options, name.lower(), word)
+        setattr(options, name.rstrip("?").lower(), word)

@@ -78,8 +78,8 @@ def code_of(error: BaseException) -> Code:
     return Code.USAGE if isinstance(error, EvenflowError) or blame(error) else Code.OURS
 
 
-def report(error: BaseException, *, debug: bool) -> int:
-    """Write the error to stderr; its exit code."""
+def report(error: BaseException, *, debug: bool, app: str | None = None) -> int:
+    """Write the error to stderr, with commands for this app; its exit code."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else Code.USAGE
     code = code_of(error)
@@ -88,15 +88,15 @@ def report(error: BaseException, *, debug: bool) -> int:
     elif isinstance(error, (KeyboardInterrupt, Declined)):
         _write("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
     elif isinstance(error, BrokenApp):
-        _write_error(error)
+        _write_error(error, app)
         cause = error.__cause__
         if cause is not None and not isinstance(cause, DefinitionError):
             _write(user_error(cause))
     elif isinstance(error, DefinitionError):
         for each in (error, *error.also):
-            _write_error(each)
+            _write_error(each, app)
     elif isinstance(error, EvenflowError):
-        _write_error(error)
+        _write_error(error, app)
     elif code is Code.OURS:
         _write_ours(error)
     else:
@@ -130,8 +130,10 @@ def _error_word() -> str:
     return paint("error", "red", sys.stderr)
 
 
-def _write_error(error: EvenflowError) -> None:
-    _write(f"{_error_word()}: {shown(error)}")
+def _write_error(error: EvenflowError, app: str | None) -> None:
+    from evenflow.cli.remedies import runnable
+
+    _write(f"{_error_word()}: {runnable(shown(error), app)}")
 
 
 def _write_ours(error: BaseException) -> None:
@@ -173,4 +175,10 @@ def user_error(error: BaseException) -> str:
         source = (error.text or "").rstrip("\n")
         lines += [f"  {relative(error.filename)}:{error.lineno}"] + ([f"    {source.strip()}"] * bool(source.strip()))
         return "\n".join([*lines, f"  {type(error).__name__}: {error.msg}"])
+    place = getattr(error, "where", "")
+    if isinstance(error, StatementFailed) and place:  # it ran later than it was handed over
+        file, _, line = place.rpartition(":")
+        source = linecache.getline(file, int(line)).strip() if line.isdigit() else ""
+        lines = [f"  {relative(place)}"] + [f"    {source}"] * bool(source)
+        return "\n".join([*lines, f"  {type(error).__name__}: {str(error).removeprefix(f'{place}: ')}"])
     return "\n".join([*lines, f"  {type(error).__name__}: {error}"])

@@ -1,4 +1,4 @@
-"""groups list, groups seek."""
+"""groups list, show, pause, resume, seek."""
 
 from __future__ import annotations
 
@@ -8,35 +8,152 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from evenflow import operate
-from evenflow.cli.failures import Code, UsageError
+from evenflow.cli.failures import Code, UsageError, relative
 from evenflow.cli.looking import looking, who
 from evenflow.cli.output import confirm, duration, out, out_json, paint, say, table
+from evenflow.cli.remedies import runnable
 from evenflow.running import Running
 
-_HEAD = ("GROUP", "KIND", "STATE", "OWNERS", "WAITING", "AGE", "PARKED", "DEAD")
-_COLOURS = {"stopped": "red", "no process": "yellow"}
+_HEAD = ("GROUP", "STATE", "OWNERS", "WAITING", "AGE", "PARKED", "DEAD")
+_COLOURS = {
+    "stopped": "red",
+    "orphaned": "yellow",
+    "no process": "yellow",
+    "paused": "yellow",
+    "partly paused": "yellow",
+}
 
 
 def list_groups(options: Namespace) -> int:
     """One line per group."""
-    found = looking(options, operate.groups)
+
+    async def work(running: Running) -> tuple[list[operate.GroupStatus], list[operate.Later], float]:
+        return await operate.groups(running), await operate.later(running), running.clock.now()
+
+    found, later, now = looking(options, work)
     if options.json:
         out_json(found)
         return Code.DONE
-    states = [_state(each) for each in found]
+    states = [state_of(each) for each in found]
     rows = [
-        (g.group, g.kind, state, ", ".join(g.owners) or "-", f"{g.waiting:,}", duration(g.age) or "-", g.parked, g.dead)
+        (g.group, state, _owners(g.owners), number(g.waiting), duration(g.age) or "-", g.parked, g.dead)
         for g, state in zip(found, states, strict=True)
     ]
     table(_HEAD, rows, [_COLOURS.get(state, "") for state in states])
-    for each in found:
-        if each.reason:
-            out(f"\n{paint(f'{each.group} is stopped', 'red')}: {each.reason}")
+    for line in [*_notes(found, options.app), *(_later(each, now, options.app) for each in later)]:
+        out(f"\n{line}")
     return Code.DONE
 
 
-def _state(group: operate.GroupStatus) -> str:
+def _notes(found: Sequence[operate.GroupStatus], app: str | None) -> list[str]:
+    notes = []
+    for each in found:
+        if each.state == "orphaned":
+            text = f"{paint(f'{each.group} is orphaned', 'yellow')}: the code does not have it (any more)\n"
+            text += f"  → evenflow groups rename {each.group} NEW, if it has another name now\n"
+            text += f"  → evenflow groups drop {each.group}, if it has gone for good"
+        elif each.state == "stopped":
+            text = f"{paint(f'{each.group} is stopped', 'red')}: {each.reason}"
+        elif each.reason:
+            text = f"{paint(each.group, 'yellow')} is {each.reason}\n  → evenflow groups resume {each.group}"
+        else:
+            continue
+        notes.append(runnable(text, app))
+    return notes
+
+
+def _later(later: operate.Later, now: float, app: str | None) -> str:
+    events = "1 event" if later.count == 1 else f"{later.count:,} events"
+    due = "due now" if later.next is None or later.next <= now else f"the next due in {duration(later.next - now)}"
+    text = f"the outbox of {later.service} keeps {events} for later, {due}\n  → evenflow schedules list"
+    return runnable(text, app)
+
+
+def _owners(owners: Sequence[str]) -> str:
+    return f"{len(owners)} processes" if len(owners) > 2 else ", ".join(owners) or "-"
+
+
+def state_of(group: operate.GroupStatus) -> str:
+    """Its state in a word or two."""
+    if group.state == "running" and group.reason:
+        return "partly paused"
     return "no process" if group.state == "running" and not group.owners else group.state
+
+
+def number(count: int | None) -> str:
+    """A count, or a question mark where nobody can tell."""
+    return "?" if count is None else f"{count:,}"
+
+
+# -- pause and resume -------------------------------------------------------------------------------------------------
+
+
+def pause(options: Namespace) -> int:
+    """Let a group take nothing."""
+    looking(
+        options,
+        lambda running: operate.pause(running, options.group, who(), options.reason or "", options.partition),
+    )
+    what = _what(options)
+    say(paint(f"{what} is paused; what is in flight is finished first", "green", sys.stderr))
+    say(runnable(f"  → evenflow groups resume {options.group}, when it is to go on", options.app))
+    return Code.DONE
+
+
+def resume(options: Namespace) -> int:
+    """Let it go on."""
+    pauses = looking(options, lambda running: operate.resume(running, options.group, who(), options.partition))
+    for each in pauses:
+        say(f"it was {each}")
+    say(paint(f"{_what(options)} goes on", "green", sys.stderr))
+    return Code.DONE
+
+
+def _what(options: Namespace) -> str:
+    return options.group if options.partition is None else f"partition {options.partition} of {options.group}"
+
+
+# -- rename and drop --------------------------------------------------------------------------------------------------
+
+
+def rename(options: Namespace) -> int:
+    """Show what passes, ask, do it."""
+
+    async def work(running: Running) -> None:
+        plan = await operate.plan_rename(running, options.old, options.new)
+        if plan.where:
+            say(
+                f"  the code still has {plan.home.group}, at {relative(plan.where)}: it would begin anew as a new group"
+            )
+        if not plan.fits:
+            say(f"  the code does not have {plan.new} yet: nothing handles it before it does")
+        confirm(f"rename {plan.home.group} to {plan.new}?", yes=options.yes)
+        await operate.carry_out_rename(running, plan, who())
+        say(paint(f"{plan.home.group} is {plan.new} now, and goes on where it was", "green", sys.stderr))
+
+    looking(options, work)
+    return Code.DONE
+
+
+def drop(options: Namespace) -> int:
+    """Show what is lost, ask, do it."""
+
+    async def work(running: Running) -> None:
+        plan = await operate.plan_drop(running, options.group)
+        status = plan.status
+        say(f"  its position: {number(status.waiting)} events wait that it has not taken")
+        say(f"  {status.parked:,} parked events, {status.dead:,} of them dead letters")
+        if plan.remembered:
+            say(f"  {plan.remembered:,} remembered ids of events from elsewhere")
+        confirm(f"drop {plan.home.group} for good?", yes=options.yes)
+        await operate.carry_out_drop(running, plan, who())
+        say(paint(f"{plan.home.group} is dropped", "green", sys.stderr))
+
+    looking(options, work)
+    return Code.DONE
+
+
+# -- seek -------------------------------------------------------------------------------------------------------------
 
 
 def seek(options: Namespace) -> int:

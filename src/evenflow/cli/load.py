@@ -23,7 +23,7 @@ _HOW = 'name it, as shop:app or path/shop.py:app; or set app = "shop:app" in [to
 
 def load_app(named: str | None) -> App:
     """The app of this name, or the one that the environment or pyproject.toml names."""
-    where, base = (named, Path.cwd()) if named else _configured()
+    where, base = app_name(named)
     module, _, attribute = where.rpartition(":")
     if not module or not attribute:
         raise UsageError(f"{where!r} is no name of an app", remedy=_HOW)
@@ -33,6 +33,11 @@ def load_app(named: str | None) -> App:
     file = base / module
     found = _from_file(file) if module.endswith(".py") or os.sep in module else _from_name(module, base)
     return _attribute(found, attribute, where)
+
+
+def app_name(named: str | None) -> tuple[str, Path]:
+    """What the app is called, and the folder that this is meant from. Raises `UsageError` where none is named."""
+    return (named, Path.cwd()) if named else _configured()
 
 
 def _configured() -> tuple[str, Path]:

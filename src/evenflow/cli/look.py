@@ -12,6 +12,7 @@ import msgspec
 from evenflow.cli.failures import Code, UsageError, relative, shown
 from evenflow.cli.load import load_app
 from evenflow.cli.output import out, out_json, paint, say, table
+from evenflow.cli.remedies import runnable
 from evenflow.errors import DefinitionError, SettingsError
 from evenflow.settings import Settings
 
@@ -27,7 +28,8 @@ def check(options: Namespace) -> int:
     else:
         problems = app.check()
         if options.contract and not problems:
-            from evenflow.describe import describe, differences
+            from evenflow.cli.contract import differences
+            from evenflow.describe import describe
 
             changed = differences(_committed(Path(options.contract)), describe(app))
     if options.json:
@@ -35,11 +37,11 @@ def check(options: Namespace) -> int:
         out_json({"problems": found, "changed": changed})
     else:
         for each in problems:
-            out(shown(each))
+            out(runnable(shown(each), options.app))
         for line in changed:
-            out(f"changed: {line}")
+            out(f"changed: {runnable(line, options.app)}")
     if problems or changed:
-        say(_verdict(len(problems), len(changed), options.contract))
+        say(runnable(_verdict(len(problems), len(changed), options.contract), options.app))
         return Code.FOUND
     say(paint("nothing is wrong", "green", sys.stderr))
     return Code.DONE

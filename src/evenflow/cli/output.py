@@ -38,6 +38,19 @@ def paint(text: str, colour: str, stream: TextIO | None = None) -> str:
     return f"\x1b[{_CODES[colour]}m{text}\x1b[0m" if wanted and text else text
 
 
+def filled(text: str, indent: str = "") -> str:
+    """Paragraphs, laid out for the width of the terminal."""
+    import shutil
+    import textwrap
+
+    width = min(100, shutil.get_terminal_size().columns)
+    parts = (" ".join(part.split()) for part in text.split("\n\n"))
+    return "\n\n".join(
+        textwrap.fill(part, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+        for part in parts
+    )
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]], colours: Sequence[str] | None = None) -> None:
     """Columns as wide as needed; numbers to the right. `colours` has one name, or "", per row."""
     lines = [["" if each is None else str(each) for each in row] for row in rows]
@@ -62,6 +75,21 @@ def duration(seconds: float | None) -> str:
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds:.1f} s"
+
+
+def stamp(seconds: float | None, *, short: bool = False) -> str | None:
+    """A Unix time as ISO 8601 in UTC."""
+    from datetime import UTC, datetime
+
+    if seconds is None:
+        return None
+    time = datetime.fromtimestamp(seconds, UTC)
+    return f"{time:%Y-%m-%d %H:%M:%SZ}" if short else time.isoformat()
+
+
+def when(seconds: float, now: float) -> str:
+    """A Unix time as a person says it: in 3 d, or 5 min ago."""
+    return f"in {duration(seconds - now)}" if seconds > now else f"{duration(now - seconds)} ago"
 
 
 def let_stdout_go() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from evenflow import operate
 from evenflow.cli.failures import Code
 from evenflow.cli.looking import looking, who
-from evenflow.cli.output import confirm, duration, out_json, paint, say, table
+from evenflow.cli.output import confirm, duration, out_json, paint, say, stamp, table
+from evenflow.cli.remedies import runnable
 from evenflow.parking import Parked
 from evenflow.running import Running
 
@@ -26,7 +27,7 @@ def list_parked(options: Namespace) -> int:
 
     found, now = looking(options, work)
     if options.json:
-        out_json([_document(each) for each in found])
+        out_json([document(each) for each in found])
         return Code.DONE
     if not found:
         say("nothing is parked")
@@ -34,7 +35,7 @@ def list_parked(options: Namespace) -> int:
     rows = [
         (
             each.group, each.key if each.key is not None else each.lane, each.envelope.type, each.envelope.id,
-            _state(each, now), str(each.attempts), duration(max(0.0, now - (each.first_failed or each.parked))),
+            state_of(each, now), str(each.attempts), duration(max(0.0, now - (each.first_failed or each.parked))),
             _first_line(each.error),
         )
         for each in found
@@ -45,7 +46,7 @@ def list_parked(options: Namespace) -> int:
     return Code.DONE
 
 
-def _state(parked: Parked, now: float) -> str:
+def state_of(parked: Parked, now: float) -> str:
     if parked.behind:
         return "behind"
     if parked.due is None:
@@ -60,7 +61,7 @@ def _first_line(error: str | None) -> str:
     return line if len(line) <= _ERROR else f"{line[: _ERROR - 1]}…"
 
 
-def _document(parked: Parked) -> dict[str, Any]:
+def document(parked: Parked) -> dict[str, Any]:
     envelope = parked.envelope
     return {
         "group": parked.group,
@@ -75,26 +76,21 @@ def _document(parked: Parked) -> dict[str, Any]:
         "version": envelope.version,
         "dead": parked.dead,
         "behind": parked.behind,
-        "due": _time(parked.due),
+        "due": stamp(parked.due),
         "attempts": parked.attempts,
         "error": parked.error,
         "error_type": parked.error_type,
-        "first_failed": _time(parked.first_failed),
-        "failed": _time(parked.failed),
-        "parked": _time(parked.parked),
+        "first_failed": stamp(parked.first_failed),
+        "failed": stamp(parked.failed),
+        "parked": stamp(parked.parked),
         "content_type": envelope.content_type,
         "data": envelope.data.decode(errors="replace"),
     }
 
 
-def _time(seconds: float | None) -> str | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat()
-
-
 def redrive(options: Namespace) -> int:
     """Ask for dead letters to be tried again."""
-    count = looking(options, lambda running: operate.redrive(running, options.group, options.lane, who()))
-    _told(count, "tried again")
+    _told(*looking(options, lambda running: _asked(running, operate.redrive, options)), "tried again", options.app)
     return Code.DONE
 
 
@@ -102,14 +98,27 @@ def discard(options: Namespace) -> int:
     """Ask for dead letters to be given up."""
     what = "all dead letters" if options.all else f"the dead letter of {options.lane!r}"
     confirm(f"give up {what} of {options.group}?", yes=options.yes)
-    count = looking(options, lambda running: operate.discard(running, options.group, options.lane, who()))
-    _told(count, "given up")
+    _told(*looking(options, lambda running: _asked(running, operate.discard, options)), "given up", options.app)
     return Code.DONE
 
 
-def _told(count: int, what: str) -> None:
+async def _asked(
+    running: Running, ask: Callable[[Running, str, str | None, str], Awaitable[int]], options: Namespace
+) -> tuple[int, operate.GroupStatus]:
+    """How many dead letters were asked for, and how the group stands that is to take it up."""
+    count = await ask(running, options.group, options.lane, who())
+    return count, (await operate.group(running, options.group)).status
+
+
+def _told(count: int, group: operate.GroupStatus, what: str, app: str | None) -> None:
     if not count:
         say("there is no dead letter")
         return
     said = f"{count} dead letter{'' if count == 1 else 's'} will be {what} by the process that owns the partition"
     say(paint(said, "green", sys.stderr))
+    if group.state == "paused":
+        hint = runnable(f"evenflow groups resume {group.group}", app)
+        say(f"{paint('the group is paused', 'yellow', sys.stderr)}: it is done when it goes on\n  → {hint}")
+    elif not group.owners:
+        hint = runnable("evenflow run", app)
+        say(f"{paint('no process runs this group now', 'yellow', sys.stderr)}: it is done when one starts\n  → {hint}")

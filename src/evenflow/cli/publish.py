@@ -39,7 +39,9 @@ def publish(options: Namespace) -> int:
 
 
 async def _publish(app: App, settings: Settings, event: Any, kept: tuple[str, float] | None) -> None:
-    async with app.running(settings=settings, join=False):
+    async with app.running(settings=settings, join=False) as running:
+        for name in running.stores:
+            await running.create_groups(name)
         if kept is None:
             await app.publish(event)
             return

@@ -1,0 +1,216 @@
+"""Commands for whoever operates a system: nouns with verbs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from evenflow.cli.command import Command, count, json, yes
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+
+def _seek(parser: ArgumentParser) -> None:
+    parser.add_argument("--to", required=True, metavar="WHERE", help="beginning, end, a time with zone, or offsets")
+    yes(parser)
+
+
+def _pause(parser: ArgumentParser) -> None:
+    _partition(parser)
+    parser.add_argument("--reason", metavar="TEXT", help="shown to whoever looks, and kept in the audit")
+
+
+def _partition(parser: ArgumentParser) -> None:
+    parser.add_argument("--partition", type=_number, metavar="N", help="this partition alone")
+
+
+def _parked_show(parser: ArgumentParser) -> None:
+    parser.add_argument("--offset", metavar="O", help="by its place in the log: OFFSET, or PARTITION/OFFSET")
+    json(parser)
+
+
+def _schedules(parser: ArgumentParser) -> None:
+    _service(parser)
+    parser.add_argument("--limit", type=count, default=100, metavar="N", help="at most so many; 100 by default")
+    json(parser)
+
+
+def _cancel(parser: ArgumentParser) -> None:
+    _service(parser)
+    yes(parser)
+
+
+def _service(parser: ArgumentParser) -> None:
+    parser.add_argument("--service", metavar="S", help="of this service alone")
+
+
+def _services(parser: ArgumentParser) -> None:
+    parser.add_argument("--service", action="append", metavar="S", help="of this service alone; repeatable")
+
+
+def _migrate(parser: ArgumentParser) -> None:
+    _services(parser)
+    parser.add_argument("--sql", action="store_true", help="the SQL that is pending, to read or to keep")
+    json(parser)
+
+
+def _doctor(parser: ArgumentParser) -> None:
+    parser.add_argument("--fast", action="store_true", help="leave out the integrity of the files, which reads them")
+    json(parser)
+
+
+def _number(text: str) -> int:
+    if not text.isdigit():
+        from argparse import ArgumentTypeError
+
+        raise ArgumentTypeError(f"{text!r} is no number of a partition")
+    return int(text)
+
+
+def _parked_list(parser: ArgumentParser) -> None:
+    parser.add_argument("--group", metavar="G", help="of this group alone")
+    parser.add_argument("--limit", type=count, default=100, metavar="N", help="at most so many; 100 by default")
+    json(parser)
+
+
+def _lane(parser: ArgumentParser) -> None:
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--lane", metavar="L", help="the key, or the lane that `parked list` shows")
+    which.add_argument("--all", action="store_true", help="all dead letters of the group")
+
+
+def _discard(parser: ArgumentParser) -> None:
+    _lane(parser)
+    yes(parser)
+
+
+SYSTEM = (
+    Command(
+        "groups list", "how each group stands", (), "groups:list_groups",
+        "One line per group: who works on it, how many events wait and how old the oldest is, what is parked. Groups\n"
+        "of the stores that the code does not have are listed as orphaned.",
+        "evenflow groups list shop:app\nevenflow groups list shop:app --json",
+        json,
+    ),
+    Command(
+        "groups show", "one group with its partitions", ("GROUP",), "group:show",
+        "What it is and where its handler stands, what is promised for it, why it is stopped or paused; and for each\n"
+        "partition the position, the end of the log, what waits, who owns it and under which fence.",
+        "evenflow groups show shop:app billing.charge\nevenflow groups show shop:app billing.charge --json",
+        json,
+    ),
+    Command(
+        "groups pause", "let a group take nothing for a while", ("GROUP",), "groups:pause",
+        "What is in flight is finished and committed; then it takes nothing more, parked events neither, until it is\n"
+        "resumed. That lasts over restarts. Processes that run it take it up within a heartbeat (a 20th of the lease).",
+        "evenflow groups pause shop:app billing.charge --reason 'the bank is down'\n"
+        "evenflow groups pause shop:app billing.charge --partition 3",
+        _pause,
+    ),
+    Command(
+        "groups resume", "let a paused group go on", ("GROUP",), "groups:resume",
+        "It goes on where it was. Without --partition in all that are paused.",
+        "evenflow groups resume shop:app billing.charge",
+        _partition,
+    ),
+    Command(
+        "groups seek", "let a group go on elsewhere in the log", ("GROUP",), "groups:seek",
+        "WHERE is beginning, end, a time with its zone, or offsets by partition. Events that come again run again,\n"
+        "once; parked ones that come again are dropped; a stopped group goes on. It may be running meanwhile.",
+        "evenflow groups seek shop:app billing.charge --to beginning\n"
+        "evenflow groups seek shop:app billing.charge --to 2026-03-01T12:00:00Z\n"
+        "evenflow groups seek shop:app billing.charge --to 0=1200,3=900",
+        _seek,
+    ),
+    Command(
+        "groups rename", "give a group another name", ("OLD", "NEW"), "groups:rename",
+        "Its position passes to the new name, with all that is parked, paused and remembered; the ids of what it\n"
+        "publishes stay as they were. Change the name in the code, stop the processes that run the group, rename it,\n"
+        "and start them with the new code.",
+        "evenflow groups rename shop:app billing.charge billing.collect",
+        yes,
+    ),
+    Command(
+        "groups drop", "forget a group that the code does not have", ("GROUP",), "groups:drop",
+        "For what is left in the store after a handler was deleted: its position, what is parked, what is paused.\n"
+        "Shows what is lost, and asks. Refused while the code has the group, or a process runs it.",
+        "evenflow groups drop shop:app billing.charge",
+        yes,
+    ),
+    Command(
+        "parked list", "what failed and is set aside", (), "parked:list_parked",
+        "A dead letter waits for a person; a retry has a due time; what is behind waits for an earlier one of its key.",
+        "evenflow parked list shop:app\nevenflow parked list shop:app --group billing.charge --json",
+        _parked_list,
+    ),
+    Command(
+        "parked show", "one parked event in full", ("GROUP", "LANE?"), "parked_event:show",
+        "LANE is the key, or the lane that `parked list` shows. Its payload, headers, ids and times, the whole error,\n"
+        "and what waits behind it.",
+        "evenflow parked show shop:app billing.charge 4711\n"
+        "evenflow parked show shop:app billing.charge --offset 3/1200 --json",
+        _parked_show,
+    ),
+    Command(
+        "parked redrive", "put dead letters back in line", ("GROUP",), "parked:redrive",
+        "The process that owns the partition tries them again, in order; what waits behind them follows.",
+        "evenflow parked redrive shop:app billing.charge --lane 4711\n"
+        "evenflow parked redrive shop:app billing.charge --all",
+        _lane,
+    ),
+    Command(
+        "parked discard", "give dead letters up", ("GROUP",), "parked:discard",
+        "They are removed, and what waits behind them goes on. It is noted in the store's audit.",
+        "evenflow parked discard shop:app billing.charge --lane 4711",
+        _discard,
+    ),
+    Command(
+        "schedules list", "what is published for later", (), "schedules:list_scheduled",
+        "Events that wait in an outbox until they are due, published with after= or at=; the next one first.",
+        "evenflow schedules list shop:app\nevenflow schedules list shop:app --service billing --json",
+        _schedules,
+    ),
+    Command(
+        "schedules cancel", "take back what is published for later", ("NAME",), "schedules:cancel",
+        "NAME is the one that it was published with, as in tx.publish(event, after=…, name=NAME). It is noted in the\n"
+        "store's audit.",
+        "evenflow schedules cancel shop:app overdue:4711",
+        _cancel,
+    ),
+    Command(
+        "migrate plan", "the migrations of each store, and how they stand", (), "migrate:plan",
+        "Ours (the evenflow_… tables) and those of the service, applied or pending, or changed after they were\n"
+        "applied. Changes nothing. Exit 1 when one was changed or is gone.",
+        "evenflow migrate plan shop:app\nevenflow migrate plan shop:app --service billing --sql > pending.sql",
+        _migrate,
+    ),
+    Command(
+        "migrate apply", "apply the migrations that are pending", (), "migrate:apply",
+        "Each in a transaction of its own, ours first. A process applies them when it starts, too; this does it\n"
+        "before a deployment, or shows what is wrong with one: file and line.",
+        "evenflow migrate apply shop:app\nevenflow migrate apply shop:app --service billing",
+        _services,
+    ),
+    Command(
+        "migrate", "short for migrate plan; --sql prints what is pending", (), "migrate:plan",
+        "See `evenflow migrate plan` and `evenflow migrate apply`.",
+        "evenflow migrate shop:app\nevenflow migrate shop:app --sql",
+        _migrate,
+    ),
+    Command(
+        "doctor", "find what is wrong with a system, or soon will be", (), "doctor:doctor",
+        "Looks at settings, definition, disk, files, stores, topics, groups, outboxes and processes, and at what\n"
+        "would be refused at start. Each line is ok, warn or wrong, with what to do. APP may also be the URL of an\n"
+        "engine or a store. Changes nothing. Exit 1 when something is wrong.",
+        "evenflow doctor shop:app\nevenflow doctor sqlite:////srv/shop/log.db --fast\nevenflow doctor shop:app --json",
+        _doctor,
+    ),
+    Command(
+        "store adopt", "go on with a restored or another store", ("SERVICE",), "store:adopt",
+        "Where a service's store was restored from a backup, or replaced, its processes refuse to start. This makes\n"
+        "it the one to go on with: as a new producer, so that nothing that it publishes is taken for a repeat. What\n"
+        "it did after the backup is done again, and published again. Stop the service's processes first.",
+        "evenflow store adopt shop:app billing",
+        yes,
+    ),
+)  # fmt: skip

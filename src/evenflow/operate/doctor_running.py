@@ -1,0 +1,178 @@
+"""The check-up of what a system has in its engine and stores: topics, groups, outboxes, processes, the next start."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from evenflow.checkup import Finding
+from evenflow.engine import Engine, Log
+from evenflow.errors import EvenflowError, GroupStopped, Refused
+from evenflow.operate.finding import Home, homes, live
+from evenflow.operate.schedules import later
+from evenflow.operate.status import GroupStatus, groups
+from evenflow.outbox import RELAY_GROUP
+from evenflow.ownership import check_belongs, check_outbox
+from evenflow.running import Running
+from evenflow.topic import Topic
+
+AHEAD = 5.0
+"""Seconds by which a clock may be ahead of ours without a word."""
+LATE = 10.0
+"""Seconds that an event may wait in an outbox, or past its due time, while a process relays."""
+
+
+async def examine_running(running: Running) -> AsyncGenerator[Finding]:
+    """All of it, for an app that was opened with `join=False`."""
+    for topic in running.topics.values():
+        async for finding in _topic(running, topic):
+            yield finding
+    for status in await groups(running):
+        yield _group(status)
+    for service in running.stores:
+        for finding in await _service(running, service):
+            yield finding
+    for finding in await _start(running):
+        yield finding
+
+
+# -- topics -----------------------------------------------------------------------------------------------------------
+
+
+async def _topic(running: Running, topic: Topic) -> AsyncGenerator[Finding]:
+    about = f"topic {topic.name}"
+    engine = await running._engine(_url(running, topic.name))
+    log = await engine.log(topic.name)
+    if log is None and topic.owned:
+        yield Finding("ok", about, "is made at the first start of this app")
+    elif log is None:
+        yield Finding("wrong", about, "does not exist, and nobody here declares it", "start its owner")
+    else:
+        count = log.generations[-1].partitions
+        kept, newest = await _kept(engine, log)
+        if topic.partitions not in (None, count):
+            said = f"has {count} partitions, the code says {topic.partitions}"
+            yield Finding("warn", about, said, "a new generation begins at the next start; or correct the code")
+        else:
+            yield Finding("ok", about, f"{count} partition{'' if count == 1 else 's'}, {kept:,} offsets kept")
+        if newest is not None and newest - running.clock.now() > AHEAD:
+            ahead = newest - running.clock.now()
+            remedy = "look whether this clock was set back, or another machine's is ahead"
+            yield Finding("warn", "clock", f"the newest event of {topic.name} is {ahead:,.0f} s in the future", remedy)
+
+
+def _url(running: Running, place: str) -> str:
+    code = next((name for name, known in running._named.items() if known == place), place)
+    return running.settings.engine_url(code)
+
+
+async def _kept(engine: Engine, log: Log) -> tuple[int, float | None]:
+    kept, newest = 0, []
+    for generation in log.generations:
+        for partition in log.partitions(generation.number):
+            low, high = await engine.bounds(partition)
+            kept += high - low
+            last = await engine.read(partition, high - 1) if high > low else None
+            newest += [] if last is None else [last[1].time]
+    return kept, max(newest, default=None)
+
+
+# -- groups -----------------------------------------------------------------------------------------------------------
+
+
+def _group(status: GroupStatus) -> Finding:
+    about = f"group {status.group}"
+    if status.state == "stopped":
+        message, _, remedy = status.reason.partition("\n  → ")
+        return Finding("wrong", about, f"is stopped: {message}", remedy)
+    if status.state == "orphaned":
+        remedy = f"evenflow groups rename {status.group} NEW, or evenflow groups drop {status.group}"
+        return Finding("warn", about, "is in the store, and the code does not have it", remedy)
+    backlog = f"{status.waiting or 0:,} waiting" + (f", the oldest {status.age:,.0f} s old" if status.age else "")
+    if status.reason:
+        return Finding("warn", about, f"is {status.reason}; {backlog}", f"evenflow groups resume {status.group}")
+    if status.dead:
+        letters = "1 dead letter" if status.dead == 1 else f"{status.dead:,} dead letters"
+        remedy = f"evenflow parked list --group {status.group}"
+        return Finding("warn", about, f"{letters}, {status.parked:,} parked in all; {backlog}", remedy)
+    if status.waiting and not status.owners:
+        return Finding("warn", about, f"no process works on it; {backlog}", "evenflow run")
+    by = f", {', '.join(status.owners)}" if status.owners else ""
+    parked = f", {status.parked:,} parked to be tried again" if status.parked else ""
+    return Finding("ok", about, ("has not run yet" if status.state == "new" else f"{backlog}{parked}") + by)
+
+
+# -- services ---------------------------------------------------------------------------------------------------------
+
+
+async def _service(running: Running, service: str) -> list[Finding]:
+    store, now = running.stores[service], running.clock.now()
+    ((events, size, oldest, _first),) = await store.read(store.sql["outbox_size"])
+    using = await live(running, store)
+    relays = any(RELAY_GROUP in each.groups for each in using)
+    about = f"outbox of {service}"
+    age = 0.0 if oldest is None else max(0.0, now - oldest)
+    found = []
+    if not events:
+        found.append(Finding("ok", about, "empty"))
+    else:
+        full = events >= running.settings.outbox_events or size >= running.settings.outbox_bytes
+        late = full or age > LATE
+        remedy = "look at the log of its processes" if relays else "evenflow run: it goes out when a process runs"
+        said = f"{events:,} events wait, the oldest {age:,.0f} s" + (
+            ", and it is full: publishing waits" if full else ""
+        )
+        found.append(Finding("wrong" if full and relays else "warn" if late else "ok", about, said, remedy * late))
+    for each in await later(running):
+        if each.service == service and each.next is not None:
+            late = each.next < now - LATE
+            when = f"the next was due {now - each.next:,.0f} s ago" if late else "evenflow schedules list shows them"
+            found.append(Finding("warn" if late else "ok", about, f"{each.count:,} scheduled for later; {when}",
+                                 "evenflow run" if late and not relays else ""))  # fmt: skip
+    pids = ", ".join(str(each.pid) for each in using)
+    found.append(Finding("ok", f"processes of {service}", f"pid {pids}" if pids else "none runs now"))
+    return found
+
+
+# -- the next start ---------------------------------------------------------------------------------------------------
+
+
+async def _start(running: Running) -> list[Finding]:
+    """What a start would refuse, as far as that is not said above."""
+    found = []
+    for service, store in running.stores.items():
+        try:
+            await check_outbox(running.relay_name(service), service, running._main, store)
+        except Refused as error:
+            found.append(Finding("wrong", "start", error.message, error.remedy))
+    for each in await homes(running):
+        try:
+            await _group_start(each)
+        except (Refused, GroupStopped) as error:
+            found.append(Finding("wrong", "start", error.message, error.remedy))
+        except EvenflowError as error:
+            found.append(Finding("wrong", "start", f"{each.group}: {error.message}", error.remedy))
+    return found or [Finding("ok", "start", "nothing would be refused")]
+
+
+async def _group_start(home: Home) -> None:
+    """Raise what the start of a group would."""
+    spec, store = home.spec, home.store
+    assert spec is not None
+    if len({id(engine) for _, engine in home.engines}) > 1:
+        raise Refused(
+            f"the group {home.group!r} reads topics of two engines",
+            remedy="give each topic a handler of its own, or place them on one engine",
+        )
+    rows = [row for row in await store.read(store.sql["group_list"]) if row[0] == home.group]
+    stopped = {row[1] for row in rows if row[3] == "stopped"}
+    for topic, engine in home.engines:
+        log = await engine.log(topic)
+        if log is None or topic in stopped:
+            continue
+        if topic in {row[1] for row in rows}:
+            await check_belongs(home.group, log, engine, store, home.service)
+        elif spec.start is None and (await _kept(engine, log))[0]:
+            raise Refused(
+                f"the group {home.group!r} is new, and the topic {topic!r} holds events already",
+                remedy=f'say where it begins: start="beginning" or start="end" in its decorator ({spec.where})',
+            )

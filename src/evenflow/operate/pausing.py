@@ -1,0 +1,83 @@
+"""Pause and resume: a group, or one partition of it, takes nothing until a person says so."""
+
+from __future__ import annotations
+
+from evenflow.engine import Partition
+from evenflow.errors import Refused
+from evenflow.operate.finding import Home, NotFound, home
+from evenflow.pausing import WHOLE, Pause, covers, pauses_of
+from evenflow.running import Running
+from evenflow.store import Session
+
+
+async def pause(running: Running, group: str, who: str, reason: str = "", partition: int | None = None) -> Pause:
+    """Let the group take nothing more, parked events neither; kept until `resume`, over restarts.
+
+    A process that runs it takes that up within a heartbeat, once what is in flight is committed. Raises `NotFound`,
+    and `Refused` where it is paused already.
+    """
+    found = await home(running, group, orphan=False)
+    places = await _places(found, partition)
+    now = running.clock.now()
+    before = await _pauses(found)
+    again = [each for each in before if each.partition in (*places, WHOLE)]
+    if again:
+        raise Refused(f"{found.group!r} is already {again[0]}", remedy=f"evenflow groups resume {found.group}")
+    sql = found.store.sql
+
+    async def work(session: Session) -> None:
+        for place in places:
+            await session.execute(sql["pause_put"], (found.group, *place, now, who, reason))
+        await session.execute(sql["audit_add"], (now, who, "group pause", _subject(found, partition), reason))
+
+    await found.store.transact(work)
+    found.store.changed.set()
+    return Pause(places[0], now, who, reason)
+
+
+async def resume(running: Running, group: str, who: str, partition: int | None = None) -> list[Pause]:
+    """Let it go on; without a partition, in all that are paused. What was paused. Raises `NotFound`, `Refused`."""
+    found = await home(running, group)
+    before = await _pauses(found)
+    places = await _places(found, partition) if partition is not None else []
+    chosen = [each for each in before if partition is None or each.partition in places]
+    if not chosen:
+        whole = covers(before, WHOLE) and partition is not None
+        remedy = "all of it is: resume it without --partition" if whole else "evenflow groups list shows what is"
+        part = "" if partition is None else f" in partition {partition}"
+        raise Refused(f"{found.group!r} is not paused{part}", remedy=remedy)
+    sql, now = found.store.sql, running.clock.now()
+
+    async def work(session: Session) -> None:
+        for each in chosen:
+            await session.execute(sql["pause_remove"], (found.group, *each.partition))
+        note = "; ".join(map(str, chosen))
+        await session.execute(sql["audit_add"], (now, who, "group resume", _subject(found, partition), note))
+
+    await found.store.transact(work)
+    found.store.changed.set()
+    return chosen
+
+
+async def _pauses(home: Home) -> tuple[Pause, ...]:
+    return pauses_of(home.group, await home.store.read(home.store.sql["pause_list"]))
+
+
+async def _places(home: Home, number: int | None) -> list[Partition]:
+    """The partition of this number in each topic that has one, in the generation that is read now."""
+    if number is None:
+        return [WHOLE]
+    rows = await home.store.read(home.store.sql["position_list"], (home.group,))
+    current: dict[str, int] = {}
+    for topic, _log, generation, *_ in rows:
+        current[topic] = max(generation, current.get(topic, 0))
+    places = [Partition(row[0], row[2], row[3]) for row in rows if row[2] == current[row[0]] and row[3] == number]
+    if not places:
+        last = max((row[3] for row in rows), default=None)
+        remedy = "no process has run it yet" if last is None else f"it has 0 to {last}"
+        raise NotFound(f"{home.group!r} has no partition {number}", remedy=remedy)
+    return list(dict.fromkeys(places))
+
+
+def _subject(home: Home, partition: int | None) -> str:
+    return home.group if partition is None else f"{home.group} partition {partition}"

@@ -1,0 +1,73 @@
+"""What is published for later: events that wait in an outbox until they are due."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from evenflow.envelope import Envelope, unpack
+from evenflow.errors import Refused
+from evenflow.operate.finding import NotFound, known, store_of
+from evenflow.running import Running
+from evenflow.store import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """An event that waits in a service's outbox. `due` is a Unix time; `name` is what it can be cancelled by."""
+
+    service: str
+    due: float
+    name: str | None
+    topic: str
+    envelope: Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """How many events a service's outbox keeps for later, and when (Unix time) the next is due."""
+
+    service: str
+    count: int
+    next: float | None
+
+
+async def scheduled(running: Running, service: str | None = None, limit: int = 100) -> list[Scheduled]:
+    """What is due later, the next first; of one service, or of all. Raises `NotFound`."""
+    found: list[Scheduled] = []
+    stores = running.stores if service is None else {service: store_of(running, service)}
+    for name, store in stores.items():
+        for _id, due, given, topic, packed in await store.read(store.sql["due_list"], (limit,)):
+            found.append(Scheduled(name, due, given, topic, unpack(packed)[0]))
+    return sorted(found, key=lambda each: each.due)[:limit]
+
+
+async def later(running: Running) -> list[Later]:
+    """Per service with any, how much is scheduled."""
+    found = []
+    for service, store in running.stores.items():
+        ((count, due),) = await store.read(store.sql["due_size"])
+        found += [Later(service, count, due)] if count else []
+    return found
+
+
+async def cancel(running: Running, name: str, who: str, service: str | None = None) -> Scheduled:
+    """Take back what waits under this name, as `tx.cancel` does. Raises `NotFound`, `Refused`."""
+    waiting = [each for each in await scheduled(running, service, 2**31) if each.name is not None]
+    chosen = [each for each in waiting if each.name == name]
+    if not chosen:
+        hint = known(name, [each.name or "" for each in waiting][:1000])
+        raise NotFound(f"nothing is scheduled under the name {name!r}", remedy=hint)
+    if len(chosen) > 1:
+        services = " and ".join(sorted(each.service for each in chosen))
+        raise Refused(f"{services} have scheduled something as {name!r}", remedy="say whose: --service")
+    store, now = running.stores[chosen[0].service], running.clock.now()
+
+    async def work(session: Session) -> int:
+        if not await session.execute(store.sql["due_cancel"], (name,)):
+            return 0
+        note = f"{chosen[0].envelope.type} {chosen[0].envelope.id}"
+        return await session.execute(store.sql["audit_add"], (now, who, "schedule cancel", name, note))
+
+    if not await store.transact(work):
+        raise NotFound(f"{name!r} fell due meanwhile, or was cancelled", remedy="evenflow schedules list")
+    return chosen[0]
