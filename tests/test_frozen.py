@@ -15,6 +15,7 @@ from evenflow import cloudevents, envelope, fidelity, ids, registry
 from evenflow.codecs.json import JsonCodec
 from evenflow.codecs.msgpack import MsgpackCodec
 from evenflow.envelope import Envelope
+from evenflow.envelopes import packed, unpack_columns
 from evenflow.event import Event
 from evenflow.topic import Topic
 
@@ -126,6 +127,24 @@ def test_envelope_as_kept_in_logs() -> None:
     assert envelope.unpack(shorter) == [Envelope("i", "s", "t", 1, None, 5, 1.5, b"d")]
     later = b"\x91\x9f" + packed[2:] + b"\xa5later"
     assert envelope.unpack(later) == [made]
+
+
+def test_runs_of_envelopes_as_the_embedded_log_keeps_them() -> None:
+    one = Envelope("i1", "s", "t", 1, "k", 5, 1.5, b"d", "p", 7, "c", "a", "application/json", {"x": "y"})
+    two = Envelope("i2", "s", "u", 1, None, 6, 2.5, b"e", "p", 8)
+    alone = (
+        b"\x99\x91\xc4\x01d\x91\x05\x91\x07\xa1t\x01\xb0application/json\xa1p\xa2i1\xc4\x17\x96\xa1s\xa1"
+        b"k\xcb?\xf8\x00\x00\x00\x00\x00\x00\xa1c\xa1a\x81\xa1x\xa1y"
+    )
+    both = (
+        b"\x99\x92\xc4\x01d\xc4\x01e\x92\x05\x06\x92\x07\x08\x92\xa1t\xa1u\x01\xb0application/json\xa1p\xa4"
+        b"i1i2\xc4)\x96\xa1s\x92\xa1k\xc0\x92\xcb?\xf8\x00\x00\x00\x00\x00\x00\xcb@\x04\x00\x00\x00\x00\x00\x00\x92\xa1c\xa0\x92\xa1a\xa0"
+        b"\x92\x81\xa1x\xa1y\xc0"
+    )
+    assert packed([one])[1] == alone
+    assert packed([one, two])[1] == both
+    assert list(unpack_columns(alone)) == [one]
+    assert list(unpack_columns(both)) == [one, two]
 
 
 def test_cloudevents_names() -> None:

@@ -12,31 +12,57 @@ PACKAGE = Path(__file__).parent.parent / "src" / "evenflow"
 
 # From the bottom up. A module may import from lower layers and from its own. A name that ends in ".*" is a folder.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "clock"),
+    ("errors", "clock", "checkup"),
     ("ids",),
-    ("topic", "envelope"),
+    ("topic", "envelope", "envelopes"),
     ("codec", "codecs.*", "fidelity", "checks", "event", "registry", "cloudevents", "settings_sources", "settings"),
     ("engine", "store", "sql.*", "migrations"),
     ("sqlite_*",),
     ("engines.*", "stores.*"),
     ("policy", "position"),
-    ("unit_of_work", "outbox", "publish", "parking", "ownership"),
-    ("handler", "provide", "drive"),
-    ("group", "chunk", "batch", "waiting"),
+    ("unit_of_work", "outbox", "publish", "parking", "pausing", "ownership"),
+    ("handler", "provide", "drive", "cpu_pool"),
+    (
+        "work",
+        "group",
+        "calling",
+        "passes",
+        "lane",
+        "chunk",
+        "batch",
+        "window",
+        "settling",
+        "lane_transaction",
+        "late",
+        "waiting",
+    ),
     ("runtime", "report"),
     ("service", "places"),
     ("running", "app", "sync"),
-    ("describe", "operate", "testing.*"),
+    ("describe", "operate.*", "testing.*"),
     ("__init__",),
     ("cli.*", "__main__"),
 )
 
 # What holds beyond the order. The modules of the left side import, of Evenflow, only what the right side names.
-CONTRACTS = ("errors", "clock", "ids", "topic", "envelope", "codec", "engine", "store", "sql.*", "migrations")
+CONTRACTS = (
+    "errors",
+    "clock",
+    "checkup",
+    "ids",
+    "topic",
+    "envelope",
+    "envelopes",
+    "codec",
+    "engine",
+    "store",
+    "sql.*",
+    "migrations",
+)
 ONLY: dict[str, tuple[str, ...]] = {
     "engines.*": (*CONTRACTS, "sqlite_*", "engines.*"),
     "stores.*": (*CONTRACTS, "sqlite_*", "stores.*"),
-    "sqlite_*": ("errors", "clock", "sqlite_*"),
+    "sqlite_*": ("errors", "clock", "checkup", "sqlite_*"),
 }
 # The only ones outside of engines/ and stores/ that import an implementation, each on its demand.
 NAMES_IMPLEMENTATIONS = {

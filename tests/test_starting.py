@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,3 +57,30 @@ def test_a_group_that_comes_later_has_to_say_where_it_begins_and_keeps_no_publis
                 pass
 
     asyncio.run(test())
+
+
+PROGRAM = """
+from evenflow import App, Event, Service, Topic, Transaction
+
+class Placed(Event, type="placed", topic=Topic("orders", partitions=2), key="key"):
+    key: str
+
+shop = Service("shop")
+app = App(shop)
+
+@shop.on(Placed, group="keep")
+async def keep(event: Placed, tx: Transaction) -> None:
+    print("kept", event.key)
+"""
+
+
+def test_what_the_command_publishes_before_the_first_run_is_handled(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(PROGRAM)
+
+    def evenflow(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "evenflow", *words]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+
+    assert evenflow("publish", "shop:app", "placed", '{"key": "a"}').returncode == 0
+    ran = evenflow("run", "shop:app", "--until-idle")
+    assert (ran.returncode, ran.stdout) == (0, "kept a\n"), ran.stderr

@@ -7,24 +7,25 @@ import typing
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import reduce
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from evenflow.clock import Clock, Signal, SystemClock
 from evenflow.codec import Codec
 from evenflow.errors import DefinitionError, Refused, TransactionError
 from evenflow.event import is_event
 from evenflow.ids import NAME_RULE, is_name
-from evenflow.migrations import load_migrations
 from evenflow.provide import Providers
 from evenflow.registry import Registry
-from evenflow.report import Promise
-from evenflow.running import Running
 from evenflow.service import Service
-from evenflow.settings import Settings
 from evenflow.store import Row
-from evenflow.sync import SyncApp
 from evenflow.topic import Topic
 from evenflow.unit_of_work import Transaction, UnitOfWork, open_unit
+
+if TYPE_CHECKING:  # what only an app that is opened needs is imported then: it costs half of the start-up time
+    from evenflow.clock import Clock, Signal
+    from evenflow.report import Promise
+    from evenflow.running import Running
+    from evenflow.settings import Settings
+    from evenflow.sync import SyncApp
 
 log = logging.getLogger("evenflow")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -129,6 +130,8 @@ class App:
 
     def check(self) -> list[DefinitionError]:
         """Everything that is wrong with the definition, as far as it can be known without a server."""
+        from evenflow.migrations import load_migrations
+
         problems = self._wrong()
         for service in self.services:
             if service.migrations is not None:
@@ -160,7 +163,10 @@ class App:
         return list(self.opened.promises)
 
     async def wait_idle(self, seconds: float | None = None) -> bool:
-        """Wait until nothing is left to do now in the services that are open here; False when the time is over."""
+        """Wait until nothing is left to do now in the services that are open here; False when the time is over.
+
+        What waits for a person does not count: groups that are stopped or paused, which the log tells, dead letters.
+        """
         running = self.opened
         deadline = None if seconds is None else running.clock.monotonic() + seconds
         while not await running.idle():
@@ -180,6 +186,10 @@ class App:
         overrides: Mapping[Any, object] | None = None,
     ) -> AsyncGenerator[Running]:
         """The open app. `handle`: the services whose handlers run here, None for all; `join` False only looks."""
+        from evenflow.clock import SystemClock
+        from evenflow.running import Running
+        from evenflow.settings import Settings
+
         if self._running is not None:
             raise TransactionError("this app is open already in this process", remedy="open it once, and share it")
         names = [service.name for service in self.services]
@@ -212,6 +222,8 @@ class App:
 
         `services` names those whose handlers run here; all by default. `started` is called once all is open.
         """
+        from evenflow.clock import Signal
+
         async with self.running(handle=services, settings=settings) as running:
             for promise in running.promises:
                 log.info("%s", promise)
@@ -239,7 +251,7 @@ class App:
         With `after` (seconds) or `at` (Unix time) the events wait in the outbox of the app's only service. Raises
         `EventInvalid` and `EventTooLarge` before anything is published, `PublishRefused`, `PublishUnknown`.
         """
-        running = self.opened
+        running = self._running or self.opened
         if after is None and at is None:
             await running.publisher.publish(events)
             return
@@ -252,28 +264,15 @@ class App:
             for event in events:
                 tx.publish(event, after=after, at=at, name=name)
 
-    @asynccontextmanager
-    async def transaction(
+    def transaction(
         self, service: Service | str, *, on: object | None = None, wait: float = 30.0
-    ) -> AsyncGenerator[Transaction]:
+    ) -> AbstractAsyncContextManager[Transaction]:
         """One transaction of the service's store: what is written and published inside is real together, or not at all.
 
         With `on` (an open connection of yours to the same database) it joins your transaction, and never commits it.
         While the outbox is full it waits up to `wait` seconds, then raises `OutboxFull`.
         """
-        unit = await self.unit_of_work(service, on=on, wait=wait)
-        tx = unit.current
-        assert tx is not None
-        before = open_unit.get()
-        open_unit.set(unit)
-        try:
-            yield tx
-            await unit.commit()
-        except BaseException:
-            await unit.rollback()
-            raise
-        finally:
-            open_unit.set(before)
+        return _OpenTransaction(self, service, on, wait)
 
     async def unit_of_work(self, service: Service | str, *, on: object | None = None, wait: float = 30.0) -> UnitOfWork:
         """A unit of work of the service with its transaction as `current`; the caller commits it or rolls it back."""
@@ -299,8 +298,38 @@ class App:
     def sync(self) -> SyncApp:
         """The same for code without an event loop: `with app.sync.open(): app.sync.publish(event)`."""
         if self._sync is None:
+            from evenflow.sync import SyncApp
+
             self._sync = SyncApp(self)
         return self._sync
+
+
+class _OpenTransaction(AbstractAsyncContextManager[Transaction]):
+    __slots__ = ("_app", "_before", "_given", "_unit")
+
+    def __init__(self, app: App, service: Service | str, on: object | None, wait: float) -> None:
+        self._app = app
+        self._given = service, on, wait
+
+    async def __aenter__(self) -> Transaction:
+        service, on, wait = self._given
+        self._unit = unit = await self._app.unit_of_work(service, on=on, wait=wait)
+        assert unit.current is not None
+        self._before = open_unit.get()
+        open_unit.set(unit)
+        return unit.current
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                await self._unit.commit()
+        except BaseException:
+            kind = BaseException
+            raise
+        finally:
+            open_unit.set(self._before)
+            if kind is not None:
+                await self._unit.rollback()
 
 
 def _inside(outer: Callable[..., Any], inner: Callable[..., Any]) -> Callable[..., Any]:

@@ -114,6 +114,10 @@ _BOUNDS = {
 }
 
 
+INLINE = 8
+"""Fields of a plain struct within another that are looked at without a call."""
+
+
 class _Tests:
     """Writes Python conditions for types. With `zones`, they test only that times have a zone."""
 
@@ -140,13 +144,21 @@ class _Tests:
         self.open.append(cls)
         lines = ["def made(e):"]
         for name, kind in fields_of(cls).items():
-            condition = self.condition(kind, "v")
-            if condition:
-                lines += [f" v = e.{name}", f" if not ({condition}): {otherwise}"]
+            lines += self.field(kind, name, otherwise)
         self.open.pop()
         scope = dict(self.scope)
-        exec("\n".join([*lines, f" {done or 'return None'}"]), scope)  # noqa: S102  # made of field names and our own text
+        exec("\n ".join([*lines, done or "return None"]), scope)  # noqa: S102  # made of field names and our own text
         return scope["made"]
+
+    def field(self, kind: Any, name: str, otherwise: str) -> list[str]:
+        """The lines for one field. Structs in a list are looked at in a loop, which costs less than a call for each."""
+        item = getattr(kind, "item_type", None)
+        if type(kind) in _CONTAINERS and not self.zones and isinstance(item, node.StructType):
+            outer = self.bounded(kind, "v", f"type(v) is {_CONTAINERS[type(kind)]}")
+            inner = self.condition(item, "x")
+            return [f"v = e.{name}", f"if not {outer}: {otherwise}", "for x in v:", f" if not ({inner}): {otherwise}"]
+        condition = self.condition(kind, "v")
+        return [f"v = e.{name}", f"if not ({condition}): {otherwise}"] if condition else []
 
     def condition(self, kind: Any, v: str) -> str:
         """A condition on the variable `v`, or "" where everything passes."""
@@ -223,6 +235,11 @@ class _Tests:
     def nested(self, cls: type, v: str) -> str:
         if cls in self.open:  # a type within itself: walked by value, with the limit of depth
             return f"(type({v}) is {self.name('type', cls)} and flaw({v}) is None)"
+        fields = fields_of(cls)
+        if not self.zones and len(fields) <= INLINE and all(type(kind) in _SIMPLE for kind in fields.values()):
+            known = self.name("type", cls)
+            tests = [self.condition(kind, f"{v}.{name}") for name, kind in fields.items()]
+            return "(" + " and ".join([f"type({v}) is {known}", *tests]) + ")"
         test = self.name("test", self.predicate(cls))
         return f"{test}({v})" if self.zones else f"(type({v}) is {self.name('type', cls)} and {test}({v}))"
 

@@ -1,15 +1,16 @@
-"""An app as plain data: what lasts about it (`describe`), and what became of that since (`differences`)."""
+"""An app as plain data: what lasts about it."""
 
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
+from msgspec import inspect as node
 
 from evenflow.app import App, _event_classes
 from evenflow.event import EventSpec, spec_of
+from evenflow.fidelity import fields_of
 
 FORMAT = 1
 Document = dict[str, Any]
@@ -62,6 +63,7 @@ def _event(spec: EventSpec) -> Document:
         "class": spec.cls.__qualname__,
         "topic": spec.topic.name,
         "version": spec.version,
+        "reads": min([spec.version, *spec.upcasters]),
         "key": list(spec.key),
         "schema": schema(spec),
     }
@@ -80,63 +82,35 @@ def schema(spec: EventSpec, template: str = "#/$defs/{name}") -> Document:
         del parts[name]  # it does not hold itself
     whole = {**own, "$defs": dict(sorted(parts.items()))} if parts else own
     plain: Document = msgspec.json.decode(msgspec.json.encode(whole))  # as it is read back from a committed file
+    _name_times(spec.cls, plain, plain.get("$defs", {}), [])
     return plain
 
 
-# -- what became of it ------------------------------------------------------------------------------------------------
-
-_SAYS = {"topics": "topic", "events": "event", "groups": "group"}
-_FREE = {"class", "publishes"}
-"""What may change: names in code, and what a handler returns."""
-
-
-def differences(committed: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What lasts and is not as it was committed, a line each."""
-    if committed.get("evenflow") != FORMAT:
-        return [f"the committed description is of format {committed.get('evenflow')!r}, this version writes {FORMAT}"]
-    return [line for part, word in _SAYS.items() for line in _part(word, committed.get(part, {}), now.get(part, {}))]
+def _name_times(cls: type, shape: Document, parts: Document, seen: list[type]) -> None:
+    """Times are plain strings in msgspec's schemas, so that one could not tell a time from a text."""
+    if cls in seen:
+        return
+    seen.append(cls)
+    properties = shape.get("properties", {})
+    for name, kind in fields_of(cls).items():
+        if name in properties:
+            _name_time(kind, properties[name], parts, seen)
 
 
-def _part(word: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    for name in sorted({*before, *now}):
-        if name not in now:
-            yield f"{word} {name!r} is gone"
-        elif name not in before:
-            yield f"{word} {name!r} is new"
-        else:
-            yield from _facts(f"{word} {name!r}", before[name], now[name])
-
-
-def _facts(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    for fact in now:
-        if fact in _FREE or before.get(fact) == now[fact]:
-            continue
-        if fact == "schema":
-            yield from _shape(what, before.get(fact, {}), now[fact], raised=before.get("version") != now["version"])
-        else:
-            yield f"{what}: {fact} was {_short(before.get(fact))} and is {_short(now[fact])}"
-
-
-def _shape(what: str, before: Mapping[str, Any], now: Mapping[str, Any], *, raised: bool) -> Iterator[str]:
-    old, new = before.get("properties", {}), now.get("properties", {})
-    hint = "" if raised else "; raise version= and give an upcaster, or old events cannot be read"
-    for field in sorted({*old, *new}):
-        if field not in new:
-            yield f"{what}: the field {field!r} is gone"
-        elif field not in old and field in now.get("required", ()):
-            yield f"{what}: the field {field!r} is new and has no default{hint}"
-        elif field not in old:
-            yield f"{what}: the field {field!r} is new"
-        elif old[field] != new[field]:
-            yield f"{what}: the field {field!r} was {_short(old[field])} and is {_short(new[field])}{hint}"
-    for field in sorted(set(now.get("required", ())) - set(before.get("required", ())) & set(old)):
-        if field in old:
-            yield f"{what}: the field {field!r} has no default any more{hint}"
-    if before.get("$defs") != now.get("$defs"):
-        yield f"{what}: a class that it holds has another shape{hint}"
-
-
-def _short(value: Any) -> str:
-    if value is None:
-        return "not set"
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+def _name_time(kind: Any, shape: Any, parts: Document, seen: list[type]) -> None:
+    if isinstance(kind, (node.DateTimeType, node.TimeType)):
+        shape.setdefault("format", "date-time" if isinstance(kind, node.DateTimeType) else "time")
+    elif isinstance(kind, node.UnionType):
+        texts = [each for each in shape.get("anyOf", ()) if each == {"type": "string"}]
+        if not any(isinstance(each, node.StrType) for each in kind.types):
+            for each in kind.types:
+                if isinstance(each, (node.DateTimeType, node.TimeType)) and texts:
+                    _name_time(each, texts[0], parts, seen)
+        for each in kind.types:
+            _name_time(each, {}, parts, seen)  # classes below
+    elif isinstance(kind, (node.StructType, node.DataclassType)):
+        _name_times(kind.cls, parts.get(kind.cls.__name__, {}), parts, seen)
+    elif isinstance(kind, (node.ListType, node.SetType, node.FrozenSetType, node.VarTupleType)):
+        _name_time(kind.item_type, shape.get("items", {}), parts, seen)
+    elif isinstance(kind, node.DictType):
+        _name_time(kind.value_type, shape.get("additionalProperties", {}), parts, seen)

@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from evenflow.checkup import Finding
 from evenflow.envelope import Envelope
+from evenflow.envelopes import Envelopes
 from evenflow.topic import Topic
 
 
@@ -86,7 +88,7 @@ class Batch:
 
     partition: Partition
     offsets: Sequence[int]
-    envelopes: Sequence[Envelope]
+    envelopes: Envelopes
     next: int
 
 
@@ -210,11 +212,21 @@ class Engine(Protocol):
         ...
 
     async def told(self, group: str, store: str, positions: Mapping[Partition, int]) -> None:
-        """Keep a copy of how far the group is. Called lazily; the copy is only ever behind, but after a seek back."""
+        """Keep a copy of how far the group is. Called lazily; the copy is only ever behind, but after a seek back.
+
+        With an empty `store` the name is nobody's any more: another store may take it.
+        """
         ...
 
     async def recall(self, group: str) -> Told | None:
         """The copy, or None for a group that this engine has not heard of."""
+        ...
+
+    async def examine(self, *, deep: bool) -> Sequence[Finding]:
+        """A check-up of its settings, files and servers; `deep` reads all that it keeps. Changes nothing.
+
+        May be asked before `open`, and answers where that would refuse.
+        """
         ...
 
     async def maintain(self) -> None:

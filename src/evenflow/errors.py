@@ -134,6 +134,9 @@ class StatementFailed(EvenflowError):
         self.arguments = args
         self.index = index
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.reason!r})"
+
 
 class WriteFailed(StatementFailed):
     """A statement that was handed over by `tx.write` failed. `where` is "file:line" of that call, where known."""

@@ -5,22 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
 
-from evenflow.clock import Clock, Signal
-from evenflow.engine import Assigned, Batch, Consumer, Engine, Lost, Partition, Revoking
+from evenflow.clock import Signal
+from evenflow.engine import Assigned, Batch, Consumer, Lost, Partition, Revoking
 from evenflow.envelope import Envelope
 from evenflow.errors import EngineUnavailable, FenceLost, GroupStopped, StoreUnavailable
-from evenflow.handler import Delivery, HandlerSpec
-from evenflow.outbox import Outbox
+from evenflow.handler import Delivery
 from evenflow.parking import Parking
+from evenflow.pausing import Pause, covers
 from evenflow.policy import DeadLetter
 from evenflow.position import Owned, Taking, guard, move
-from evenflow.registry import Binding
-from evenflow.store import Session, Store
+from evenflow.store import Session
 from evenflow.unit_of_work import UnitOfWork
+from evenflow.work import Counters, Progress, Work
 
 log = logging.getLogger("evenflow")
 
@@ -30,61 +28,6 @@ IDLE = 1.0
 BACK_OFF = 0.5
 PRUNE_EVERY = 1000
 FORGET_PROCESS = 86400.0
-
-EventMiddleware = Callable[[Delivery, Callable[[], Any]], Any]
-
-
-@dataclass(slots=True)
-class Counters:
-    """What a group has done in this process since its start."""
-
-    handled: int = 0
-    failed: int = 0
-    dead: int = 0
-    behind: int = 0
-    skipped: int = 0
-    duplicates: int = 0
-    late: int = 0
-    chunks: int = 0
-    in_flight: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """What a group works with: the same for all its loops in one process."""
-
-    spec: HandlerSpec
-    call: Callable[[Any, Any, Any], Any]
-    direct: Callable[[Any, Any], Any] | None
-    bindings: dict[str, Binding]
-    engine: Engine
-    store: Store
-    outbox: Outbox
-    clock: Clock
-    compacted: frozenset[str] = frozenset()
-    around_event: EventMiddleware | None = None
-    around_chunk: Callable[[str, int, Callable[[], Any]], Any] | None = None
-
-
-@dataclass(slots=True)
-class Progress:
-    """How far one transaction gets in one partition, if it is committed."""
-
-    owned: Owned
-    next: int
-    last_id: str | None
-    taking: Taking
-    lanes: set[str] = field(default_factory=set)
-    """Lanes that it parks anew."""
-    failed: set[str] = field(default_factory=set)
-    """Those of them that were parked while a list was halved: what comes after in the same lane stands behind."""
-    handled: int = 0
-    strangers: list[tuple[int, Envelope]] = field(default_factory=list)
-    """Records without a number of ours that it takes, with their offsets."""
-    complete: bool = True
-    """Whether the batch was worked through to its end."""
-    blocked: str = ""
-    """Why the partition has to wait at `next`, if it has to."""
 
 
 class GroupLoop(ABC):
@@ -97,11 +40,14 @@ class GroupLoop(ABC):
         self.work = work
         self.spec = work.spec
         self.name = work.spec.group
+        self.lineage = self.name
+        """The name that the ids of published events derive from: as it was before the group was renamed."""
         self.owned: dict[Partition, Owned] = {}
         self.counters = Counters()
         self.parking = Parking(self.name, work.store, work.spec.policy, work.clock)
         self.trouble = ""
         self.stopped = ""
+        self.pauses: tuple[Pause, ...] = ()
         self.busy = False
         self.consumer: Consumer = work.engine.consumer(self.name)
         self.lost = Signal()
@@ -121,13 +67,13 @@ class GroupLoop(ABC):
     def give(self, owned: Owned) -> None:
         """This partition is ours: read it from its position."""
         self._given.append(owned)
-        self.consumer.wake()
+        self.wake()
 
     def take_back(self, partition: Partition) -> None:
         """Finish what is begun of this partition, and release it."""
         if partition in self.owned:
             self._giving[partition] = None
-            self.consumer.wake()
+            self.wake()
 
     def forget(self, partition: Partition) -> None:
         """This partition is another's already: drop it."""
@@ -141,16 +87,34 @@ class GroupLoop(ABC):
     def stop(self) -> None:
         """Finish what is begun, release everything, and end the loop."""
         self._stopping = True
-        self.consumer.wake()
+        self.wake()
 
     def holds(self, partition: Partition) -> bool:
         """Whether this process believes that it owns the partition."""
         return partition in self.owned or any(each.partition == partition for each in self._given)
 
+    def pause(self, pauses: tuple[Pause, ...]) -> None:
+        """What is paused of it from now on. Ownership takes it back, and gives it again when it is resumed."""
+        if pauses != self.pauses:
+            for each in pauses:
+                if each not in self.pauses:
+                    log.warning("group %s is %s\n  → evenflow groups resume %s", self.name, each, self.name)
+            if not pauses:
+                log.info("group %s is resumed", self.name)
+        self.pauses = pauses
+
+    def paused(self, partition: Partition) -> bool:
+        """Whether a person has paused it."""
+        return bool(self.pauses) and covers(self.pauses, partition)
+
+    def wake(self) -> None:
+        """Look around now, whatever is waited for."""
+        self.consumer.wake()
+
     def look(self) -> None:
         """There may be a new wish or a due event among the parked: look at once."""
         self._due_at = 0.0
-        self.consumer.wake()
+        self.wake()
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 
@@ -281,7 +245,7 @@ class GroupLoop(ABC):
             if not owned.lanes:
                 continue
             for lane in await self.parking.due(owned, 20):
-                if owned.partition in self.owned and not self._stopping:
+                if owned.partition in self.owned and owned.partition not in self._giving and not self._stopping:
                     async with self._writing:
                         await self.parking.forewarn(owned, lane, guard(self._sql["position_guard"], owned))
                     await self.run_lane(owned, lane)
@@ -359,15 +323,17 @@ class GroupLoop(ABC):
 
     def fresh(self, owned: Owned, taking: Taking, envelope: Envelope) -> bool:
         """Whether an event with a number of ours is to be run: not a repeat."""
-        dense = owned.partition.topic not in self.work.compacted
-        if taking.take(envelope.producer, envelope.slot, envelope.number, dense=dense):
+        if taking.take(envelope.producer, envelope.slot, envelope.number, dense=self.work.dense(owned)):
             return True
         self.counters.duplicates += 1
         return False
 
     async def known_strangers(self, batch: Batch) -> set[tuple[str, str]]:
         """Of the batch's records without a number of ours, those that this group has taken already."""
-        known = set()
+        known: set[tuple[str, str]] = set()
+        producers = batch.envelopes.producers
+        if "" not in producers if type(producers) is list else producers:
+            return known
         for envelope in batch.envelopes:
             if not envelope.producer:
                 identity = (envelope.source, envelope.id)
@@ -384,18 +350,6 @@ class GroupLoop(ABC):
         known.add(identity)
         progress.strangers.append((offset, envelope))
         return True
-
-    def stop_at(self, progress: Progress, batch: Batch, offset: int, reason: str) -> None:
-        """Nothing from this event on is taken: its partition waits before it."""
-        progress.next, progress.complete, progress.blocked = offset, False, reason
-        progress.last_id = progress.owned.last_id
-        taking = progress.taking = progress.owned.marks.fork()
-        dense = progress.owned.partition.topic not in self.work.compacted
-        for place, envelope in zip(batch.offsets, batch.envelopes, strict=True):
-            if place < offset:
-                progress.last_id = envelope.id
-                if envelope.producer:
-                    taking.take(envelope.producer, envelope.slot, envelope.number, dense=dense)
 
     def told_failure(self, decision: object, envelope: Envelope, error: BaseException) -> None:
         """Count a failure and say it: a retry briefly, a dead letter with its traceback and what to do."""

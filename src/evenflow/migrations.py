@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from hashlib import sha256
-from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from evenflow.errors import Refused
 from evenflow.store import Migration
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 _NAME = re.compile(r"(\d{4,})_([A-Za-z0-9][A-Za-z0-9_.-]*)\.sql")
 
@@ -33,7 +36,7 @@ def load_migrations(folder: Path | Traversable, owner: str) -> list[Migration]:
                 f"two migrations of {owner!r} have the number {number}: {found[number].name} and {file.name}",
                 remedy="give the one that is not applied yet the next free number",
             )
-        found[number] = Migration(owner, number, file.name, file.read_text("utf-8"))
+        found[number] = Migration(owner, number, file.name, file.read_text("utf-8"), str(file))
     return [found[number] for number in sorted(found)]
 
 

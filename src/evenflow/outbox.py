@@ -7,20 +7,28 @@ append and the removal of its rows appends them again with the same numbers, whi
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from evenflow.clock import Clock, Signal
 from evenflow.engine import Engine, Outcome, Partition
-from evenflow.envelope import Envelope, unpack
+from evenflow.envelope import Envelope, pack, unpack
 from evenflow.errors import EngineUnavailable, EvenflowError, FenceLost, OutboxFull, StoreUnavailable
 from evenflow.ids import slot_of
 from evenflow.position import Owned, guard
 from evenflow.registry import SIZE_LIMIT, Registry
 from evenflow.store import Session, Store
 
-log = logging.getLogger("evenflow")
+if TYPE_CHECKING:
+    from evenflow.unit_of_work import Added, UnitOfWork
 
+log = logging.getLogger("evenflow")
+_json = msgspec.json.Encoder().encode
+
+ROW_EVENTS = 1000
+"""Events in one row of the outbox."""
 RELAY_GROUP = "evenflow.relay"
 RELAY_PARTITION = Partition("", 0, 0)
 RELAY_ROWS = 50
@@ -61,7 +69,8 @@ class Outbox:
         self._ready = ready
         self._place = place
         self._limits = (limit_events, limit_bytes)
-        self._mine: dict[int, tuple[str, frozenset[int]]] = {}
+        self.mine: dict[int, tuple[str, frozenset[int]]] = {}
+        """Topic and slots of the rows that this process has committed and that are not in the engine yet."""
         self._joined: list[tuple[int, str, frozenset[int]]] = []
         self._removed = Signal()
         self._work = Signal()
@@ -91,11 +100,43 @@ class Outbox:
             headers,
         )
 
-    def added(self, rows: list[tuple[int, str, frozenset[int]]], *, joined: bool) -> None:
+    async def keep(self, session: Session, units: list[UnitOfWork]) -> None:
+        """Number what these units publish, and add it: the last statements before the commit that they share."""
+        counts: dict[str, dict[int, int]] = {}
+        for unit in units:
+            for topic, fields in unit.published:
+                slots = counts.setdefault(topic, {})
+                slots[fields[5]] = slots.get(fields[5], 0) + 1
+        numbers: dict[str, dict[int, int]] = {}
+        for topic, slots in sorted(counts.items()):
+            wanted = _json(sorted(slots.items())).decode()
+            drawn = await session.fetch(self.store.sql["counters_draw"], (topic, wanted))
+            numbers[topic] = {slot: number - slots[slot] for slot, number in drawn}
+        topics: dict[str, list[Envelope]] = {topic: [] for topic in counts}
+        for unit in units:
+            for topic, fields in unit.published:
+                slot = fields[5]
+                number = numbers[topic][slot] = numbers[topic][slot] + 1
+                topics[topic].append(Envelope(*(*fields[:8], self.producer, number, *fields[8:])))
+        added = [each for topic, envelopes in topics.items() for each in await self._add(session, topic, envelopes)]
+        for unit in units:
+            unit.added = added
+
+    async def _add(self, session: Session, topic: str, envelopes: list[Envelope]) -> list[Added]:
+        now, rows = self.clock.now(), []
+        for start in range(0, len(envelopes), ROW_EVENTS):
+            part = envelopes[start : start + ROW_EVENTS]
+            body = pack(part)
+            ((row,),) = await session.fetch(self.store.sql["outbox_add"], (topic, len(part), len(body), now, body))
+            rows.append((row, topic, frozenset([each.slot for each in part])))
+        return rows
+
+    def added(self, rows: Sequence[Added], *, joined: bool) -> None:
         """These rows have been committed, or (joined) will be when the user commits."""
         if not joined:
             for row, topic, slots in rows:
-                self._mine[row] = (topic, slots)
+                if row > self.moved_to:
+                    self.mine[row] = (topic, slots)
         self._work.set()
 
     async def wait_for_space(self, seconds: float) -> None:
@@ -112,9 +153,13 @@ class Outbox:
             await self.clock.wait(self._removed, min(left, POLL))
             await self.measure()
 
-    async def wait_for_slot(self, topic: str, slot: int) -> None:
-        """Wait until what this process has committed for this slot is in the engine: a direct publish comes after."""
-        while self._mine and any(topic == t and slot in slots for t, slots in self._mine.values()):
+    def holds(self, topic: str, slots: frozenset[int]) -> bool:
+        """Whether this process has committed events for one of these slots that are not in the engine yet."""
+        return any(topic == t and not slots.isdisjoint(s) for t, s in self.mine.values())
+
+    async def wait_for_slots(self, topic: str, slots: frozenset[int]) -> None:
+        """Wait until all of those are in the engine: a direct publish comes after."""
+        while self.holds(topic, slots):
             self._removed.clear()
             await self.clock.wait(self._removed, POLL)
             if self.owned is None:
@@ -123,16 +168,16 @@ class Outbox:
     @property
     def idle(self) -> bool:
         """Whether nothing of this process is on its way."""
-        return not self._mine and not self._work.is_set()
+        return not self.mine and not self._work.is_set()
 
     async def measure(self) -> None:
         """See how full it is, and what another process's relay has moved meanwhile."""
         ((events, size, _oldest, first),) = await self.store.read(self.store.sql["outbox_size"])
         self.full = events >= self._limits[0] or size >= self._limits[1]
         if not events:
-            self._mine.clear()
-        for row in [row for row in self._mine if row < first]:
-            del self._mine[row]
+            self.mine.clear()
+        for row in [row for row in self.mine if row < first]:
+            del self.mine[row]
         self._removed.set()
 
     # -- the relay --------------------------------------------------------------------------------------------------
@@ -243,8 +288,8 @@ class Outbox:
 
         await self.store.transact(work)
         self.moved_to = to
-        for row in [row for row in self._mine if row <= to]:
-            del self._mine[row]
+        for row in [row for row in self.mine if row <= to]:
+            del self.mine[row]
         if self.full:
             await self.measure()
         self._removed.set()

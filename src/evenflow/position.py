@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from evenflow.engine import Partition
+from evenflow.envelopes import Envelopes
 from evenflow.store import Row, Statement
 
 MISSING_LIMIT = 1000
@@ -84,6 +85,25 @@ class Taking:
             self.late += 1
             return True
         return False
+
+    def take_run(self, envelopes: Envelopes, *, dense: bool = True) -> bool:
+        """Take the numbers of a whole run. False where they are not all new; these marks are of no use then.
+
+        The hot path: nearly always each number follows the last of its slot.
+        """
+        producer = envelopes.producers
+        if not isinstance(producer, str):
+            each = zip(producer, envelopes.slots, envelopes.numbers, strict=True)
+            return all(producer and self.take(producer, slot, number, dense=dense) for producer, slot, number in each)
+        if not producer:
+            return False
+        slots = self.slots(producer)
+        for slot, number in zip(envelopes.slots, envelopes.numbers, strict=True):
+            if slots.get(slot) == number - 1:
+                slots[slot] = number
+            elif not self.take(producer, slot, number, dense=dense):
+                return False
+        return True
 
     def _missing(self, producer: str, slot: int) -> list[int]:
         by_slot = self.missing.get(producer)

@@ -1,8 +1,15 @@
-"""Publishing without a transaction: straight into the engine, durable when it returns."""
+"""Publishing without a transaction: straight into the engine, durable when it returns.
+
+Calls of the same moment share an append, and what is called meanwhile waits for its answer: numbers are drawn in the
+order of the calls, no answer overtakes another, and the numbers of a refused append are free again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextvars import Context
 from typing import Any
 
 from evenflow.clock import Clock
@@ -12,12 +19,14 @@ from evenflow.errors import PublishRefused, PublishUnknown, TransactionError
 from evenflow.ids import SLOTS, new_id, new_ids, slot_of
 from evenflow.outbox import Outbox
 from evenflow.position import PROCESS_PREFIX
-from evenflow.registry import Encoded, Registry
+from evenflow.registry import Encode, Encoded, Registry
 from evenflow.unit_of_work import cause, open_unit
 
 DEADLINE = 30.0
 """Seconds after which an append without an answer is reported as unknown."""
 AGAIN = 0.2
+SHARE_EVENTS = 10_000
+"""Events that share an append, about: the memory that it takes, and how long the first of them waits for the last."""
 
 
 class Publisher:
@@ -36,49 +45,243 @@ class Publisher:
     ) -> None:
         self.source = source
         self.producer = PROCESS_PREFIX + new_id(clock.now)
+        self.ready = ready
+        self.outboxes = outboxes
+        self.clock = clock
         self._registry = registry
-        self._ready = ready
         self._place = place
-        self._outboxes = outboxes
-        self._clock = clock
         self._limit = event_limit
-        self._numbers: dict[str, list[int]] = {}
+        self._lines: dict[str, Line] = {}
+        self._ways: dict[type, tuple[Encode, Line]] = {}
 
-    async def publish(self, events: Sequence[Any]) -> None:
-        """Append events; in the order given, per key. Nothing is appended when one of them is invalid."""
+    def publish(self, events: Sequence[Any]) -> Awaitable[None]:
+        """Append events; in the order given, per key. Nothing is appended when one of them is invalid.
+
+        To be awaited at once: the order of calls is that of these calls.
+        """
         unit = open_unit.get()
         if unit is not None and not unit.done:
             raise TransactionError(
                 "app.publish inside an open transaction would be real before its commit",
                 remedy="use tx.publish; it is published with the commit",
             )
-        encode, limit = self._registry.encode, self._limit
-        by_topic: dict[str, list[Encoded]] = {}
+        ways, limit = self._ways, self._limit
+        if len(events) == 1:
+            cls = type(events[0])
+            encode, line = ways.get(cls) or self._way(cls)
+            encoded = encode(events[0], limit)
+            if line.held or self._relaying():
+                return line.enter_behind((encoded,))
+            return line.enter_one(encoded)
+        by_line: dict[Line, list[Encoded]] = {}
         for event in events:
-            encoded = encode(event, limit)
-            name = encoded[0].topic.name
-            if name in by_topic:
-                by_topic[name].append(encoded)
-            else:
-                by_topic[name] = [encoded]
-        for name, ours in by_topic.items():
-            topic = self._place(name)
-            engine = await self._ready(topic)
-            for outbox in self._outboxes:
-                if not outbox.idle:
-                    for slot in sorted({each[2] for each in ours if each[1] is not None}):
-                        await outbox.wait_for_slot(topic, slot)
-            await self._append(engine, topic, self._envelopes(topic, ours))
+            encode, line = ways.get(type(event)) or self._way(type(event))
+            if line not in by_line:
+                by_line[line] = []
+            by_line[line].append(encode(event, limit))
+        entered = [line.enter_behind(encoded) for line, encoded in by_line.items()]
+        return entered[0] if len(entered) == 1 else _all(entered)
 
-    def _envelopes(self, topic: str, encoded: list[Encoded]) -> list[Envelope]:
-        """The hot path of publishing in lists."""
+    def _way(self, cls: type) -> tuple[Encode, Line]:
+        """How events of a class are published."""
+        encode = self._registry.encoder(cls)
+        name = self._registry.add(cls).spec.topic.name
+        line = self._lines.get(name)
+        if line is None:
+            line = self._lines[name] = Line(self, self._place(name))
+        self._ways[cls] = encode, line
+        return encode, line
+
+    def _relaying(self) -> bool:
+        """Whether a transaction of this process has committed events that are not in the engine yet."""
+        for outbox in self.outboxes:  # noqa: SIM110  # the hot path
+            if outbox.mine:
+                return True
+        return False
+
+    async def close(self) -> None:
+        """Append what waits. An engine that does not answer is not asked again."""
+        for line in self._lines.values():
+            await line.close()
+
+
+async def _all(entered: Sequence[asyncio.Future[None]]) -> None:
+    """Wait for every topic; raises the first error."""
+    try:
+        await asyncio.gather(*entered, return_exceptions=True)
+    finally:
+        for each in entered:
+            each.cancel()
+    for each in entered:
+        each.result()
+
+
+class _Share:
+    """Calls that share an append: who waits, for which events. Most calls have one event, and no cause."""
+
+    __slots__ = ("causes", "counts", "encoded", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: list[asyncio.Future[None]] = []
+        self.encoded: list[Encoded] = []
+        self.counts: dict[int, int] = {}
+        """By the place of the call: how many events it has, where that is not one."""
+        self.causes: dict[int, Envelope] = {}
+
+    def add(self, done: asyncio.Future[None], encoded: Sequence[Encoded], because: Envelope | None) -> None:
+        if len(encoded) != 1:
+            self.counts[len(self.waiting)] = len(encoded)
+        if because is not None:
+            self.causes[len(self.waiting)] = because
+        self.waiting.append(done)
+        self.encoded += encoded
+
+    def calls(self) -> Iterator[tuple[asyncio.Future[None], slice, Envelope | None]]:
+        """One by one; the slice is where its events stand."""
+        start = 0
+        for place, done in enumerate(self.waiting):
+            stop = start + self.counts.get(place, 1)
+            yield done, slice(start, stop), self.causes.get(place)
+            start = stop
+
+
+class Line:
+    """Calls on their way to one topic, in order."""
+
+    def __init__(self, publisher: Publisher, topic: str) -> None:
+        self.topic = topic
+        self.held: deque[tuple[asyncio.Future[None], Sequence[Encoded], Envelope | None, frozenset[int]]] = deque()
+        """Calls, and their slots, that wait for an outbox; what is called for one of these slots stays behind."""
+        self._of = publisher
+        self._clock = publisher.clock
+        self._numbers = [0] * SLOTS
+        self._next = _Share()
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None
+        self._holding: asyncio.Task[None] | None = None
+        self._closing = False
+
+    def enter_one(self, encoded: Encoded) -> asyncio.Future[None]:
+        """The answer for one event, when it is there. A call that is cancelled before its append is not appended."""
+        share, because = self._next, cause.get()
+        if because is not None:
+            share.causes[len(share.waiting)] = because
+        done: asyncio.Future[None] = self._loop.create_future()
+        share.waiting.append(done)
+        share.encoded.append(encoded)
+        if self._task is None:
+            self._start()
+        return done
+
+    def _enter(self, done: asyncio.Future[None], encoded: Sequence[Encoded], because: Envelope | None) -> None:
+        self._next.add(done, encoded, because)
+        if self._task is None:
+            self._start()
+
+    def _start(self) -> None:
+        self._task = self._loop.create_task(self._run(), context=Context())
+
+    def enter_behind(self, encoded: Sequence[Encoded]) -> asyncio.Future[None]:
+        """The same, but after what this process has committed before for the same slots, and what waits for that."""
+        done: asyncio.Future[None] = self._loop.create_future()
+        slots = frozenset([each[2] for each in encoded])
+        held = any(not slots.isdisjoint(each) for *_, each in self.held)
+        if not (held or any(outbox.holds(self.topic, slots) for outbox in self._of.outboxes)):
+            self._enter(done, encoded, cause.get())
+            return done
+        self.held.append((done, encoded, cause.get(), slots))
+        if self._holding is None:
+            self._holding = self._loop.create_task(self._hold(), context=Context())
+        return done
+
+    async def _hold(self) -> None:
+        """Let those that wait for an outbox go on, one after another."""
+        try:
+            while self.held:
+                done, encoded, because, slots = self.held[0]
+                try:
+                    for outbox in self._of.outboxes:
+                        await outbox.wait_for_slots(self.topic, slots)
+                except Exception as error:
+                    _tell(done, error)
+                else:
+                    self._enter(done, encoded, because)
+                self.held.popleft()
+        finally:
+            self._holding = None
+
+    async def close(self) -> None:
+        """Wait until all that can have their answer have it."""
+        self._closing = True
+        if self._holding is not None:
+            self._holding.cancel()
+            for done, *_ in self.held:
+                _tell(done, PublishRefused("the app was closed before its outbox was empty", remedy="publish it again"))
+        if self._task is not None:
+            await asyncio.shield(self._task)
+
+    async def _run(self) -> None:
+        share = self._next
+        try:
+            while self._next.waiting:
+                share = self._take()
+                try:
+                    await self._append(share)
+                except Exception as error:
+                    for done in share.waiting:
+                        _tell(done, error)
+        except BaseException:  # this task was cancelled, not those that wait
+            for done in (*share.waiting, *self._next.waiting):
+                done.cancel()
+            self._next = _Share()
+            raise
+        finally:
+            self._task = None
+
+    def _take(self) -> _Share:
+        """Those that share the next append: a stretch of the line, without those that were cancelled."""
+        share, self._next = self._next, _Share()
+        if len(share.encoded) <= SHARE_EVENTS and not any(map(asyncio.Future.done, share.waiting)):
+            return share
+        taken = _Share()
+        for done, place, because in share.calls():
+            if not done.done():
+                full = self._next.waiting or len(taken.encoded) >= SHARE_EVENTS
+                (self._next if full else taken).add(done, share.encoded[place], because)
+        return taken
+
+    async def _append(self, share: _Share) -> None:
+        engine = await self._of.ready(self.topic)
+        envelopes = self._envelopes(share)
+        deadline = self._clock.monotonic() + DEADLINE
+        outcomes = await engine.append(self.topic, envelopes)
+        if outcomes.count(Outcome.STORED) == len(envelopes):
+            for done in share.waiting:
+                if not done.done():
+                    done.set_result(None)
+            return
+        parts = [_Part(done, envelopes[place]) for done, place, _ in share.calls()]
+        while parts := self._settled(engine, parts, outcomes):
+            if self._closing or self._clock.monotonic() >= deadline:
+                for part in parts:
+                    _tell(part.done, part.unknown(engine))
+                return
+            await self._clock.sleep(AGAIN)
+            outcomes = await engine.append(self.topic, [each for part in parts for each in part.left])
+
+    def _envelopes(self, share: _Share) -> list[Envelope]:
+        if not share.causes:
+            return self.made(share.encoded, None)
+        return [each for _, place, because in share.calls() for each in self.made(share.encoded[place], because)]
+
+    def made(self, encoded: Sequence[Encoded], because: Envelope | None) -> list[Envelope]:
+        """The hot path of publishing: ids and numbers, in the order of the calls."""
         now = self._clock.now()
-        numbers = self._numbers.setdefault(topic, [0] * SLOTS)
-        because, source, producer = cause.get(), self.source, self.producer
+        numbers, source, producer = self._numbers, self._of.source, self._of.producer
         correlation, causation = ("", "") if because is None else (because.correlation or because.id, because.id)
         envelopes = []
         for id_, (spec, key, slot, data, content_type) in zip(new_ids(len(encoded), now), encoded, strict=True):
-            place = slot if key is not None else slot_of(id_)
+            place = slot if slot >= 0 else slot_of(id_)
             number = numbers[place] = numbers[place] + 1
             envelopes.append(
                 Envelope(
@@ -88,34 +291,53 @@ class Publisher:
             )  # fmt: skip
         return envelopes
 
-    async def _append(self, engine: Engine, topic: str, envelopes: list[Envelope]) -> None:
-        deadline = self._clock.monotonic() + DEADLINE
-        doubtful = False
-        while True:
-            outcomes = await engine.append(topic, envelopes)
-            left = [(e, o) for e, o in zip(envelopes, outcomes, strict=True) if o is not Outcome.STORED]
-            if not left:
-                return
-            over = self._clock.monotonic() >= deadline
-            doubtful = doubtful or any(outcome is Outcome.UNKNOWN for _, outcome in left)
-            if not doubtful:
-                reason = engine.trouble or "it gave no reason"
-                stored = len(envelopes) - len(left)
-                self._take_back(topic, [e for e, _ in left])
-                raise PublishRefused(
-                    f"{len(left)} of {len(envelopes)} events were not stored by the {engine.name} engine: {reason}"
-                    + (f"; {stored} were" if stored else ""),
-                    remedy="publish them again when the engine is well, or publish in a transaction: the outbox waits",
-                )
-            if over:
-                raise PublishUnknown(
-                    f"the {engine.name} engine did not say within {DEADLINE:g} s whether {len(left)} events are stored"
-                )
-            envelopes = [e for e, _ in left]
-            await self._clock.sleep(AGAIN)
+    def _settled(self, engine: Engine, parts: list[_Part], outcomes: Sequence[Outcome]) -> list[_Part]:
+        """Tell those whose answer is known; gives the others. One's doubt is not another's."""
+        answers, doubtful, refused = iter(outcomes), [], list[Envelope]()
+        for part in parts:
+            part.take(answers)
+            if part.left and part.doubtful:
+                doubtful.append(part)
+            elif part.left:
+                refused += part.left
+                _tell(part.done, part.refused(engine))
+            elif not part.done.done():
+                part.done.set_result(None)
+        for envelope in reversed(refused):  # numbers of what surely is not stored are free, where they were the last
+            if self._numbers[envelope.slot] == envelope.number:
+                self._numbers[envelope.slot] -= 1
+        return doubtful
 
-    def _take_back(self, topic: str, refused: list[Envelope]) -> None:
-        """Numbers of events that surely are not stored are used again, where they were the last."""
-        for envelope in reversed(refused):
-            if self._numbers[topic][envelope.slot] == envelope.number:
-                self._numbers[topic][envelope.slot] -= 1
+
+class _Part:
+    """One call in an append that was not stored as a whole."""
+
+    def __init__(self, done: asyncio.Future[None], envelopes: list[Envelope]) -> None:
+        self.done = done
+        self.count = len(envelopes)
+        self.left = envelopes
+        self.doubtful = False
+
+    def take(self, answers: Iterator[Outcome]) -> None:
+        outcomes = [(envelope, next(answers)) for envelope in self.left]
+        self.left = [envelope for envelope, outcome in outcomes if outcome is not Outcome.STORED]
+        self.doubtful = self.doubtful or any(outcome is Outcome.UNKNOWN for _, outcome in outcomes)
+
+    def refused(self, engine: Engine) -> PublishRefused:
+        left = len(self.left)
+        return PublishRefused(
+            f"{left} of {self.count} events were not stored by the {engine.name} engine: "
+            + (engine.trouble or "it gave no reason")
+            + (f"; {self.count - left} were" if self.count > left else ""),
+            remedy="publish them again when the engine is well, or publish in a transaction: the outbox waits",
+        )
+
+    def unknown(self, engine: Engine) -> PublishUnknown:
+        return PublishUnknown(
+            f"the {engine.name} engine did not say within {DEADLINE:g} s whether {len(self.left)} events are stored"
+        )
+
+
+def _tell(done: asyncio.Future[None], error: Exception) -> None:
+    if not done.done():
+        done.set_exception(error)

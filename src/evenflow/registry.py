@@ -11,20 +11,21 @@ from zlib import crc32
 import msgspec
 
 from evenflow.checks import zone_test
-from evenflow.codec import Codec, Reader
+from evenflow.codec import BytesReader, Codec, Reader
 from evenflow.codecs.json import NO_ZONE, JsonCodec
 from evenflow.codecs.msgpack import MsgpackCodec
 from evenflow.envelope import Envelope
 from evenflow.errors import DecodeError, DefinitionError, EventInvalid, EventTooLarge, NewerVersion, PublishError
 from evenflow.event import KEY_LIMIT, EventSpec, spec_of
 from evenflow.fidelity import TOO_DEEP
+from evenflow.ids import slot_of
 
 SIZE_LIMIT = 1024 * 1024  # bytes of one event
 
 Encoded = tuple[EventSpec, str | None, int, bytes, str]
 """(spec, key, slot, data, content type). The slot of an event without a key is -1: the caller spreads them."""
 
-_Encode = Callable[[Any, int], Encoded]
+Encode = Callable[[Any, int], Encoded]
 
 
 class Registry:
@@ -35,7 +36,8 @@ class Registry:
         self._codecs = {each.name: each for each in known}
         self._contents = {each.content_type: each for each in self._codecs.values()}
         self._by_type: dict[str, Binding] = {}
-        self._encoders: dict[type, _Encode] = {}
+        self.encoders: dict[type, Encode] = {}
+        """See `encode`; by class, for those who have many events."""
         self.by_type = MappingProxyType(self._by_type)
         for cls in classes:
             self.add(cls)
@@ -62,7 +64,7 @@ class Registry:
                 remedy=f"use one of {', '.join(sorted(self._codecs))}, or give the codec to the App",
             )
         binding = self._by_type[spec.type] = Binding(spec, codec, self._contents)
-        self._encoders[cls] = _encoder(spec, codec)
+        self.encoders[cls] = _encoder(spec, codec)
         return binding
 
     def encode(self, event: Any, limit: int = SIZE_LIMIT) -> Encoded:
@@ -70,27 +72,30 @@ class Registry:
 
         An event of a class that is not known yet is added (so it may raise `DefinitionError`, once).
         """
-        encode = self._encoders.get(type(event))
-        if encode is None:
-            self.add(type(event))
-            encode = self._encoders[type(event)]
-        return encode(event, limit)
+        return (self.encoders.get(type(event)) or self.encoder(type(event)))(event, limit)
+
+    def encoder(self, cls: type) -> Encode:
+        """What encodes the events of a class. Raises `DefinitionError`."""
+        self.add(cls)
+        return self.encoders[cls]
 
 
 class Binding:
     """One event class and how it is read.
 
     reader        (topic, headers, data) to an event, for the class's own version in the content type of its topic
+    decode        the same from data alone, or None where the reader needs more
     content_type  of the topic's codec
     """
 
-    __slots__ = ("_codec", "_contents", "_convert", "_readers", "content_type", "reader", "spec", "version")
+    __slots__ = ("_codec", "_contents", "_convert", "_readers", "content_type", "decode", "reader", "spec", "version")
 
     def __init__(self, spec: EventSpec, codec: Codec, contents: dict[str, Codec]) -> None:
         self.spec = spec
         self.version = spec.version
         self.content_type = codec.content_type
         self.reader: Reader = codec.reader(spec)
+        self.decode = self.reader.decode if isinstance(self.reader, BytesReader) else None
         self._codec = codec
         self._convert = _converter(spec)
         self._contents = contents
@@ -100,6 +105,8 @@ class Binding:
         """The event. Raises `NewerVersion`, or `DecodeError` for bytes that are not this event."""
         try:
             if envelope.version == self.version and envelope.content_type == self.content_type:
+                if self.decode is not None:
+                    return self.decode(envelope.data)
                 return self.reader(topic, envelope.headers, envelope.data)
             return self._read_other(envelope, topic)
         except MemoryError:
@@ -174,7 +181,7 @@ def _reason(error: Exception) -> str:
     return "it is nested too deep" if isinstance(error, RecursionError) else f"{error}" or repr(error)
 
 
-def _encoder(spec: EventSpec, codec: Codec) -> _Encode:
+def _encoder(spec: EventSpec, codec: Codec) -> Encode:
     """The hot path of publishing, for one class."""
     write, content_type = codec.writer(spec), codec.content_type
     key_of, check = spec.key_of, spec.check or _accept
@@ -184,20 +191,16 @@ def _encoder(spec: EventSpec, codec: Codec) -> _Encode:
         try:
             check(event)
             data = write(event)
+            key = field(event)
             if len(data) > limit:
                 raise _too_large(spec, len(data), limit)
-            key = field(event)
-            if type(key) is not str:
-                key = key_of(event)
-                if key is None:
-                    return spec, None, -1, data, content_type
-            text = key.encode()
-            if not 0 < len(text) <= KEY_LIMIT or "\x00" in key:
-                key_of(event)  # raises
+            if type(key) is str and (text := key.encode()) and len(text) <= KEY_LIMIT and "\x00" not in key:
+                return spec, key, crc32(text) & 0xFF, data, content_type
+            key = key_of(event)  # raises, or makes a text of it
         except Exception as error:
             refusal = _refusal(spec, error)
             raise refusal from (None if refusal is error else error)
-        return spec, key, crc32(text) & 0xFF, data, content_type
+        return spec, key, -1 if key is None else slot_of(key), data, content_type
 
     return encode
 

@@ -128,7 +128,7 @@ class Running:
             log.warning("settings: %s", line)
         self._main = await self._engine(self.settings.engine)
         for service in self.app.services:
-            if self._join and self._handle and service.name not in self._handle:
+            if self._handle and service.name not in self._handle:
                 continue
             store = make_store(self.settings.store_url(service.name), service.name, self.clock)
             self._refuse_mixed(service.name, store)
@@ -201,9 +201,9 @@ class Running:
         self.runtimes[name] = runtime
         await runtime.start()
         if name not in self._handle:
-            await self._create_groups(name, store)
+            await self.create_groups(name)
 
-    async def _create_groups(self, name: str, store: Store) -> None:
+    async def create_groups(self, name: str) -> None:
         """Create the groups of a service that is handled elsewhere, before something is published that is for them.
 
         What cannot be done without a person is left to the process that handles: it refuses, and says why.
@@ -215,8 +215,9 @@ class Running:
                     found = await engine.log(topic.name)
                     if found is not None:
                         await create_group(
-                            spec.group, found, engine, store, self.clock, start=spec.start, where=spec.where
-                        )
+                            spec.group, found, engine, self.stores[name], self.clock,
+                            start=spec.start, where=spec.where,
+                        )  # fmt: skip
                 except (EngineUnavailable, Refused) as error:
                     log.debug("group %s is not created yet: %s", spec.group, error.message)
 
@@ -246,6 +247,8 @@ class Running:
             clean = await self._quietly(runtime.stop(limit), clean) and clean
         if self._upkeep is not None:
             await self._upkeep
+        if hasattr(self, "publisher"):  # it opened so far
+            await self._quietly(self.publisher.close(), None)
         await self._quietly(self._tell_relays(), None)
         await self._quietly(self._stack.aclose(), None)
         for store in self.stores.values():

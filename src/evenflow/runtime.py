@@ -21,6 +21,7 @@ from evenflow.ownership import (
     share_out,
     this_process,
 )
+from evenflow.pausing import pauses_of
 from evenflow.position import NO_MARKS, NONE_SETTLED, claimed
 from evenflow.store import Row, Session, Store
 
@@ -72,6 +73,7 @@ class ServiceRuntime:
                     loop.name, found, engine, self.store, self._clock, start=loop.spec.start, where=loop.spec.where
                 )
             await self._check(loop)
+        await self._see_pauses()
         row = (RELAY_GROUP, *_relay_key(), 0, NO_MARKS, NONE_SETTLED)
         await self.store.transact(lambda session: session.execute(self.store.sql["position_create"], row))
         await self._beat()
@@ -164,13 +166,21 @@ class ServiceRuntime:
         await self.outbox.measure()
         if not self.loops:
             return
+        await self._see_pauses()
         states = {(row[0], row[1]): row for row in await self.store.read(self.store.sql["group_list"])}
         for loop in self.loops.values():
             rows = [states.get((loop.name, topic.name)) for topic in loop.spec.topics]
-            if loop.stopped and all(row is None or row[3] == "running" for row in rows):
+            if None in rows and not loop.stopped:
+                await loop.halt(_gone(loop.name))
+            if loop.stopped and all(row is not None and row[3] == "running" for row in rows):
                 loop.stopped = ""
             if not loop.stopped and await self._check(loop):
                 await self._tick_group(loop)
+
+    async def _see_pauses(self) -> None:
+        rows = await self.store.read(self.store.sql["pause_list"])
+        for loop in self.loops.values():
+            loop.pause(pauses_of(loop.name, rows))
 
     async def _live(self, group: str) -> list[str]:
         """The processes of this group that are alive. Read it after the owners: each has beaten before it claimed."""
@@ -239,6 +249,9 @@ class ServiceRuntime:
             held = loop.owned.get(partition)
             if held is not None and (owner != self._me.id or fence != held.fence):
                 loop.forget(partition)
+            if loop.paused(partition):
+                loop.take_back(partition)
+                continue
             mine = owner == self._me.id
             owners[partition] = None if owner not in live or (mine and not loop.holds(partition)) else owner
         share = share_out(owners, self._me.id, live or [self._me.id])
@@ -252,6 +265,9 @@ class ServiceRuntime:
         except GroupStopped as error:
             await loop.halt(error)
             return
+        if taken:  # after the claim: whoever renames the group raises its fences
+            known = await self.store.read(self.store.sql["lineage"], (loop.name,))
+            loop.lineage = known[0][0] if known else loop.name
         for owned in taken:
             owned.lanes = await loop.parking.lanes(owned)
             loop.give(owned)
@@ -276,7 +292,10 @@ class ServiceRuntime:
     # -- looking ----------------------------------------------------------------------------------------------------
 
     async def idle(self) -> bool:
-        """Whether nothing is left to do now: all read, nothing in flight, nothing due, the outbox empty."""
+        """Whether nothing is left to do now: all read, nothing in flight, nothing due, the outbox empty.
+
+        A group that is stopped has nothing to do, nor has what is paused, once it is released.
+        """
         now = self._clock.now()
         if self.outbox.owned is None and self.loops:
             return False
@@ -293,6 +312,8 @@ class ServiceRuntime:
     async def _loop_idle(self, loop: GroupLoop, now: float) -> bool:
         if loop.busy or loop.in_flight():
             return False
+        if any(loop.paused(partition) for partition in loop.owned):
+            return False  # what was in flight is being finished
         rows = await self.store.read(self.store.sql["position_list"], (loop.name,))
         for topic in loop.spec.topics:
             engine = await self._ready(topic.name)
@@ -300,16 +321,24 @@ class ServiceRuntime:
             if found is None:
                 continue
             ours = _current(rows, found)
-            if not ours or next(iter(ours)).generation != found.generations[-1].number:
+            paused = {partition for partition in ours if loop.paused(partition)}
+            if not paused and (not ours or next(iter(ours)).generation != found.generations[-1].number):
                 return False
             for partition, row in ours.items():
-                if row[4] < (await engine.bounds(partition)).high:
+                if partition not in paused and row[4] < (await engine.bounds(partition)).high:
                     return False
         for owned in loop.owned.values():
             due = await loop.parking.next_due(owned) if owned.lanes else None
             if due is not None and due <= now:
                 return False
         return True
+
+
+def _gone(group: str) -> GroupStopped:
+    return GroupStopped(
+        f"the group {group!r} is gone from its store: it was renamed or dropped while this process ran it",
+        remedy="start this process again, with the code that fits",
+    )
 
 
 def _relay_key() -> tuple[str, str, int, int]:

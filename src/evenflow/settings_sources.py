@@ -151,7 +151,8 @@ def _as_table(value: Any, origin: str) -> Mapping[str, Any]:
 
 def _from_env(env: Mapping[str, str], base: Path) -> Iterator[tuple[SettingPath, Raw]]:
     for key in sorted(env):
-        if key.startswith(PREFIX) and not _KUBERNETES.search(key):
+        ours = key.startswith(PREFIX) and key.removeprefix(PREFIX).lower() not in NOT_OURS
+        if ours and not _KUBERNETES.search(key):
             yield _env_path(key), Raw(env[key], key, 2, base)
 
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from evenflow.clock import Signal
+if TYPE_CHECKING:
+    from evenflow.checkup import Finding
+    from evenflow.clock import Signal
 
 Row = tuple[Any, ...]
 Statement = tuple[str, tuple[Any, ...]]
@@ -32,12 +34,23 @@ class StoreCapabilities:
 
 
 class Migration(NamedTuple):
-    """One numbered `.sql` file. `owner` is "evenflow" or the service."""
+    """One numbered `.sql` file. `owner` is "evenflow" or the service; `file` is its path, where it is one."""
 
     owner: str
     number: int
     name: str
     sql: str
+    file: str = ""
+
+
+class Applied(NamedTuple):
+    """A migration that a database has: the name and the checksum that its text had, and when (Unix time)."""
+
+    owner: str
+    number: int
+    name: str
+    checksum: str
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,15 +144,37 @@ class Store(Protocol):
         """
         ...
 
+    async def examine(self, *, deep: bool) -> Sequence[Finding]:
+        """A check-up of its settings and files; `deep` reads all that it keeps. Changes nothing; also before `open`."""
+        ...
+
+    def own_migrations(self) -> Sequence[Migration]:
+        """The steps of the `evenflow_…` tables, which `open` applies."""
+        ...
+
+    async def applied(self) -> Sequence[Applied]:
+        """The migrations that the database has, ours and the users', by owner and number; none where it is not made.
+
+        Changes nothing, and may be asked before `open`. Raises `Refused` for what is no store.
+        """
+        ...
+
     def session(self) -> Session:
         """A write transaction to come: nothing is taken before its `begin`."""
         ...
 
-    async def transact(self, work: Callable[[Session], Awaitable[T]]) -> T:
+    async def transact(
+        self,
+        work: Callable[[Session], Awaitable[T]],
+        *,
+        last: Callable[[Session, list[T]], Awaitable[None]] | None = None,
+    ) -> T:
         """Run a short unit of work in a write transaction and commit it; durable when it returns.
 
         Units that are asked for at the same time may share one commit, each under its own savepoint. `work` awaits
-        nothing but its session. An error of `work` rolls back that unit alone and is raised.
+        nothing but its session. An error of `work` rolls back that unit alone and is raised. `last` runs right before
+        the commit, once for all units that gave the same one, with what their works have returned, in their order;
+        its error is the error of all of them.
         """
         ...
 

@@ -8,7 +8,7 @@ of the published events and their outbox rows.
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from types import CodeType
@@ -30,8 +30,8 @@ open_unit: ContextVar[UnitOfWork | None] = ContextVar("open_unit", default=None)
 cause: ContextVar[Envelope | None] = ContextVar("cause", default=None)
 """The event that a waiting handler works on, for the causation of what it publishes directly."""
 
-ROW_EVENTS = 1000
-"""Events in one row of the outbox."""
+Added = tuple[int, str, frozenset[int]]
+"""A row of the outbox, its topic, and the slots of its events."""
 
 
 class UnitOfWork:
@@ -46,10 +46,12 @@ class UnitOfWork:
         "done",
         "driven",
         "dues",
+        "envelopes",
         "expired",
         "failed",
         "group",
         "guards",
+        "noticed",
         "outbox",
         "published",
         "ran",
@@ -69,12 +71,17 @@ class UnitOfWork:
         """Whether call sites are kept in `sites`. Without it, `WriteFailed` does not know its line."""
         self.sites: list[tuple[CodeType, int]] = []
         self.published: list[tuple[str, tuple[Any, ...]]] = []
-        self.added: list[tuple[int, str, frozenset[int]]] = []
+        self.added: Sequence[Added] = ()
+        """The rows of the outbox that hold what it has published."""
         self.session = joined
         self.current: Transaction | None = None
         self.waiting = ""
         """What its handler waits for now that is no business of others: "store", "thread" or nothing."""
+        self.envelopes: Sequence[Envelope] = ()
+        """What a transaction's cause is a place in."""
         self.failed: StatementFailed | None = None
+        self.noticed = False
+        """Whether there is something to be looked at after the present event, `failed` or else."""
         self.expired: Transaction | None = None
         self.driven = False
         self.dues = False
@@ -153,6 +160,7 @@ class UnitOfWork:
             where = _line(*self.sites[index]) if index < len(self.sites) else ""
             self.failed = WriteFailed(error.reason, sql=error.sql, args=error.arguments, where=where)
             self.failed.index = index
+            self.noticed = True
             raise self.failed from error
 
     async def commit(self) -> None:
@@ -164,50 +172,26 @@ class UnitOfWork:
             await self._finish(self.session)
         elif self.session is None:
             if self.statements or self.published or self.guards:
-                await store.transact(self._whole)
+                await store.transact(self._whole, last=self.outbox.keep if self.published else None)
         else:
             if not self._guarded:
                 await self._guard(self.session)
             await self._finish(self.session)
             await self.session.commit()
         self.done = True
-        if self.added or self.dues:
+        if self.published or self.dues:
             self.outbox.added(self.added, joined=self._joined)
 
-    async def _whole(self, session: Session) -> None:
+    async def _whole(self, session: Session) -> UnitOfWork:
         self._applied = 0
-        self.added.clear()
         await self._guard(session)
-        await self._finish(session)
+        await self._run(session)
+        return self
 
     async def _finish(self, session: Session) -> None:
         await self._run(session)
         if self.published:
-            await self._publish(session)
-
-    async def _publish(self, session: Session) -> None:
-        counts: dict[tuple[str, int], int] = {}
-        for topic, fields in self.published:
-            counts[topic, fields[5]] = counts.get((topic, fields[5]), 0) + 1
-        draw = self.outbox.store.sql["counter_draw"]
-        numbers = {}
-        for (topic, slot), count in sorted(counts.items()):
-            rows = await session.fetch(draw, (topic, slot, count))
-            numbers[topic, slot] = rows[0][0] - count
-        topics: dict[str, list[Envelope]] = {}
-        producer = self.outbox.producer
-        for topic, fields in self.published:
-            slot = fields[5]
-            number = numbers[topic, slot] = numbers[topic, slot] + 1
-            topics.setdefault(topic, []).append(Envelope(*(*fields[:8], producer, number, *fields[8:])))
-        now = self.outbox.clock.now()
-        add = self.outbox.store.sql["outbox_add"]
-        for topic, envelopes in topics.items():
-            for start in range(0, len(envelopes), ROW_EVENTS):
-                part = envelopes[start : start + ROW_EVENTS]
-                body = pack(part)
-                rows = await session.fetch(add, (topic, len(part), len(body), now, body))
-                self.added.append((rows[0][0], topic, frozenset(each.slot for each in part)))
+            await self.outbox.keep(session, [self])
 
     async def rollback(self) -> None:
         """Undo everything that is not the user's own."""
@@ -227,7 +211,7 @@ class Transaction(msgspec.Struct, eq=False, gc=False):
     """
 
     _unit: UnitOfWork
-    _cause: Envelope | None = None
+    _cause: Envelope | int | None = None
     _count: int = 0
 
     def write(self, sql: str, *args: Any) -> None:
@@ -252,7 +236,7 @@ class Transaction(msgspec.Struct, eq=False, gc=False):
         if unit.current is not self:
             raise _closed()
         outbox = unit.outbox
-        source = self._cause
+        source = unit.envelopes[self._cause] if isinstance(self._cause, int) else self._cause
         self._count += 1
         if source is None:
             id_ = new_id(outbox.clock.now)

@@ -153,7 +153,7 @@ def show_tasks() -> None:
     for loop in app.opened.loops():
         logging.error("%s: owned %s, giving %s", loop.name, list(loop.owned), list(loop._giving))
         for window in getattr(loop, "_windows", {}).values():
-            logging.error("  open %s, head %s, lanes %s", window.open, list(window.entries)[:1], loop._lanes)
+            logging.error("  open %s, head %s, lanes %s", window.open, list(window.entries)[:1], window.lanes)
 
 
 async def stopping() -> Signal:

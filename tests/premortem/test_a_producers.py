@@ -17,7 +17,6 @@ from evenflow.errors import FenceLost, OutboxFull, PublishRefused
 from evenflow.group import GroupLoop
 from evenflow.outbox import Outbox
 from evenflow.position import Marks, Taking
-from evenflow.publish import Publisher
 from evenflow.unit_of_work import UnitOfWork
 from . import stage
 from .planted import fails_without, must_fail, planted
@@ -130,28 +129,24 @@ def test_01_a_kill_between_a_commit_and_its_answer_doubles_nothing() -> None:
 
 def numbers_are_drawn_at_the_call(patch: Patch) -> None:
     drawn: dict[int, int] = {}
-    publish, finish = Transaction.publish, UnitOfWork._publish
+    publish, keep = Transaction.publish, Outbox.keep
 
     def early(self: Transaction, event: Any, **how: Any) -> None:
-        drawn[id(event)] = len(drawn) + 1
         publish(self, event, **how)
-        self._unit.published[-1] = (*self._unit.published[-1], drawn[id(event)])  # type: ignore[assignment]
+        drawn[id(self._unit)] = len(drawn) + 1
 
-    async def late(self: UnitOfWork, session: Any) -> None:
-        numbers = [each[2] for each in self.published]  # type: ignore[misc]
-        self.published = [each[:2] for each in self.published]  # type: ignore[misc]
-        draw = self.outbox.store.sql["counter_draw"]
+    async def late(self: Outbox, session: Any, units: list[UnitOfWork]) -> None:
         fetch = session.fetch
 
         async def given(sql: str, args: tuple[Any, ...] = ()) -> Any:
             rows = await fetch(sql, args)
-            return [(numbers[0],)] if sql == draw else rows
+            return [(rows[0][0], drawn[id(units[0])])] if sql == self.store.sql["counters_draw"] else rows
 
         session.fetch = given
-        await finish(self, session)
+        await keep(self, session, units)
 
     patch.setattr(Transaction, "publish", early)
-    patch.setattr(UnitOfWork, "_publish", late)
+    patch.setattr(Outbox, "keep", late)
 
 
 @fails_without(numbers_are_drawn_at_the_call)
@@ -249,10 +244,7 @@ def test_03_an_append_that_is_partly_unknown_keeps_the_order_of_each_key() -> No
 
 
 def nobody_waits(patch: Patch) -> None:
-    async def wait_for_slot(*_: Any) -> None:
-        return
-
-    patch.setattr(Outbox, "wait_for_slot", wait_for_slot)
+    patch.setattr(Outbox, "holds", lambda *_: False)
 
 
 @fails_without(nobody_waits)
@@ -362,9 +354,8 @@ def test_05_while_the_engine_is_down_the_outbox_is_bounded_and_what_fills_it_pau
         return [Outcome.REFUSED] * len(envelopes)
 
     def _numbered(running: Any, first: int, count: int) -> list[Any]:
-        publisher: Publisher = running.publisher
-        spec = [running.registry.encode(Order(key="k", number=first + n), 1 << 20) for n in range(count)]
-        return publisher._envelopes("orders", spec)
+        encode, line = running.publisher._way(Order)
+        return line.made([encode(Order(key="k", number=first + n), 1 << 20) for n in range(count)], None)
 
     async def _counted(running: Any, key: str, n: int) -> bool:
         return len([each for each in await effects(running) if each[0] == key]) == n

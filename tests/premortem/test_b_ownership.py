@@ -391,8 +391,8 @@ def given_back_at_once(patch: Patch) -> None:
 
     async def finished(self: LaneLoop, owned: Any) -> bool:
         window = self._windows.pop(owned.partition, None)
-        for key in [key for key in self._lanes if key[0] == owned.partition]:
-            del self._lanes[key]
+        if window is not None:
+            window.lanes.clear()
         return window is None or True
 
     patch.setattr(LaneLoop, "finished", finished)

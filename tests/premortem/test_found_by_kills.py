@@ -111,16 +111,14 @@ def test_a_parked_event_that_is_being_worked_on_keeps_no_loop_spinning() -> None
 def set_aside_without_a_place(patch: Patch) -> None:
     """Nobody waits for an event that is on its way to the parking lot."""
 
-    def queue(self: LaneLoop, job: Any) -> None:
-        window = self._windows[job.owned.partition]
-        window.open[job.offset if job.row is None else -1 - job.offset] = job
-        key = (job.owned.partition, job.lane)
-        lane = self._lanes.get(key)
+    def queue(self: LaneLoop, window: Any, job: Any) -> None:
+        window.open[job.offset] = job
+        lane = window.lanes.get(job.lane)
         if job.lane in job.owned.lanes:
-            self._set_aside(job)
+            self.set_aside(job)
         elif lane is None:
-            self._lanes[key] = deque((job,))
-            self._ready.append(key)
+            window.lanes[job.lane] = deque((job,))
+            self._ready.append((window, job.lane))
         else:
             lane.append(job)
 
@@ -205,7 +203,9 @@ def test_what_waits_behind_a_failing_event_is_parked_before_what_comes_later() -
             loop.commit = slowly
             events = [Order(key="k", number=n) for n in range(2)]
             await app.publish(*events, Order(key="other"))
-            await eventually(lambda: sum(len(lane) for lane in loop._lanes.values()) == 3)
+            await eventually(
+                lambda: sum(len(lane) for window in loop._windows.values() for lane in window.lanes.values()) == 3
+            )
             fail.set()
             await busy.wait()  # the only place is taken
             await eventually(lambda: any(owned.lanes for owned in loop.owned.values()))
@@ -225,10 +225,9 @@ def test_what_waits_behind_a_failing_event_is_parked_before_what_comes_later() -
 def done_meanwhile_is_forgotten(patch: Patch) -> None:
     real = LaneLoop._settled
 
-    def settled(self: LaneLoop, window: Any, progress: Any, jobs: Any, passed: Any, done: set[int]) -> None:
-        real(self, window, progress, jobs, passed, done)
-        window.done = {offset for offset in done if offset >= progress.next}
-        window.owned.settled = set(window.done)
+    def settled(self: LaneLoop, step: Any) -> None:
+        real(self, step)
+        step.window.done = {offset for offset in step.done if offset >= step.progress.next}
 
     patch.setattr(LaneLoop, "_settled", settled)
 

@@ -360,15 +360,15 @@ def test_a_task_that_is_cancelled_before_its_first_step_leaves_its_place_free() 
         app = App(service)
         async with testing.world(app) as world:
             loop = loop_of(world, "shop.call")
-            dispatch = loop._dispatch
+            dispatch = loop.dispatch
 
             def and_lost() -> None:
                 dispatch()
                 if loop._running:
-                    loop._dispatch = dispatch
+                    loop.dispatch = dispatch
                     loop.forget(ONE)
 
-            loop._dispatch = and_lost
+            loop.dispatch = and_lost
             await app.publish(*placed("a", "b"))
             await world.advance(5.0)
             assert (sorted(got), loop._running) == ([0, 1], 0)

@@ -8,6 +8,8 @@ import pytest
 
 from evenflow import DAY, App, Policy, Service, Transaction, testing
 from evenflow.chunk import ChunkLoop
+from evenflow.passes import Pass
+from evenflow.work import Progress
 from evenflow.errors import StoreUnavailable
 from evenflow.ids import slot_of
 from evenflow.parking import Parking, ask
@@ -100,12 +102,12 @@ def test_22_a_redrive_keeps_the_order_of_a_waiting_handler_too() -> None:
 
 
 def new_ones_overtake(patch: Patch) -> None:
-    def forgotten(self: Any, unit: Any, progress: Any, offset: int, *args: Any) -> bool:
-        progress.lanes.clear()
-        progress.owned.lanes.clear()
+    def forgotten(self: Any, *args: Any) -> bool:
+        self.progress.lanes.clear()
+        self.progress.owned.lanes.clear()
         return True
 
-    patch.setattr(ChunkLoop, "_behind", forgotten)
+    patch.setattr(Pass, "behind", forgotten)
 
 
 @fails_without(new_ones_overtake)
@@ -239,7 +241,7 @@ def no_limit(patch: Patch) -> None:
 
 
 def what_finds_no_place_is_dropped(patch: Patch) -> None:
-    patch.setattr(ChunkLoop, "_stop_at", lambda self, progress, offset, full: None)
+    patch.setattr(Progress, "block", lambda self, offset, reason: None)
 
 
 @fails_without(no_limit, what_finds_no_place_is_dropped)

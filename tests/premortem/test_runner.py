@@ -12,13 +12,17 @@ from typing import Any
 import pytest
 
 from evenflow import App, Event, Policy, Service, Transaction, testing
+from evenflow.batch import BatchPass
+from evenflow.calling import Calling
 from evenflow.chunk import ChunkLoop
+from evenflow.passes import Pass
 from evenflow.errors import DecodeError, StatementFailed
 from evenflow.policy import DeadLetter, Retry, after_failure
 from evenflow.registry import Registry
 from evenflow.running import Running
 from evenflow.stores import sqlite_text
 from evenflow.stores.write_turns import WriteTurns
+from evenflow.stores.write_units import WriteUnits
 from evenflow.testing import NotSettled
 from evenflow.waiting import LaneLoop
 from .events import ONE, Placed, append_raw, loop_of, placed, run, table, until
@@ -31,7 +35,7 @@ Patch = pytest.MonkeyPatch
 
 
 def not_seen_waiting(patch: Patch) -> None:
-    patch.setattr(ChunkLoop, "_foreign", lambda self: None)
+    patch.setattr(Calling, "foreign", lambda self, unit: None)
 
 
 @fails_without(not_seen_waiting)
@@ -81,11 +85,11 @@ def test_14_it_is_said_that_a_handler_waits_for_the_outside(caplog: pytest.LogCa
 def waits_in_the_write_transaction(patch: Patch) -> None:
     call = LaneLoop._call
 
-    async def held(self: Any, job: Any) -> None:
+    async def held(self: Any, job: Any, event: Any) -> Any:
         session = self.work.store.session()
         await session.begin()
         try:
-            await call(self, job)
+            return await call(self, job, event)
         finally:
             await session.rollback()
 
@@ -127,13 +131,13 @@ def test_14_a_waiting_handler_holds_no_write_lock() -> None:
 
 
 def waits_in_the_chunk(patch: Patch) -> None:
-    failed = ChunkLoop._failed
+    failed = Pass.failed
 
     async def wait(self: Any, *args: Any) -> None:
-        await self.work.clock.sleep(1.0)
+        await self.loop.work.clock.sleep(1.0)
         await failed(self, *args)
 
-    patch.setattr(ChunkLoop, "_failed", wait)
+    patch.setattr(Pass, "failed", wait)
 
 
 def one_commit_for_each(patch: Patch) -> None:
@@ -205,13 +209,11 @@ def test_15_an_error_of_the_commit_belongs_to_nobody_until_it_is_known_whose_it_
 
 
 def a_list_fails_as_one(patch: Patch) -> None:
-    from evenflow.batch import BatchLoop
-
-    async def whole(self: Any, unit: Any, progress: Any, items: Any) -> None:
+    async def whole(self: Any, items: Any) -> None:
         for offset, envelope, _ in items:
-            self.park(unit, progress, offset, envelope, ValueError("one of them"))
+            self.park(offset, envelope, ValueError("one of them"))
 
-    patch.setattr(BatchLoop, "_halve", whole)
+    patch.setattr(BatchPass, "_halve", whole)
 
 
 @fails_without(a_list_fails_as_one)
@@ -530,10 +532,16 @@ def test_18_a_straggler_does_not_hold_the_position_back_for_ever() -> None:
 
 
 def anybody_writes_at_any_time(patch: Patch) -> None:
-    async def take(self: Any, *, joins: bool = False) -> None:
+    async def take(self: Any) -> None:
         self._busy = True
 
+    def ask(self: Any) -> asyncio.Future[None]:
+        turn = asyncio.get_running_loop().create_future()
+        turn.set_result(None)
+        return turn
+
     patch.setattr(WriteTurns, "take", take)
+    patch.setattr(WriteTurns, "ask", ask)
 
 
 @fails_without(anybody_writes_at_any_time)
@@ -574,8 +582,8 @@ def test_20_a_rollback_takes_nothing_of_its_neighbour_with_it() -> None:
 
 
 def one_undoes_all(patch: Patch) -> None:
-    undo = WriteTurns.undo_unit
-    patch.setattr(WriteTurns, "undo_unit", lambda self, cause, first: undo(self, cause, first=True))
+    undo = WriteUnits._undo
+    patch.setattr(WriteUnits, "_undo", lambda self, first: undo(self, first=True))
 
 
 @fails_without(one_undoes_all)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from evenflow.checks import zone_test
-from evenflow.codec import Reader, Writer
+from evenflow.codec import BytesReader, Reader, Writer
 
 if TYPE_CHECKING:
     from evenflow.event import EventSpec
@@ -50,12 +50,12 @@ def zoned_reader(spec: EventSpec, decode: Callable[[bytes], Any]) -> Reader:
     """A reader that refuses times without a zone, at no cost for classes that have no times."""
     zoned = zone_test(spec.cls)
     if zoned is None:
-        return lambda _topic, _headers, data: decode(data)
+        return BytesReader(decode)
 
-    def read(_topic: str, _headers: Mapping[str, str] | None, data: bytes) -> Any:
+    def read(data: bytes) -> Any:
         event = decode(data)
         if not zoned(event):
             raise ValueError(NO_ZONE)
         return event
 
-    return read
+    return BytesReader(read)

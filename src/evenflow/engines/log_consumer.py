@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from evenflow.clock import Clock, Signal
@@ -29,9 +29,43 @@ class ReadableLog(Protocol):
         """Events from this offset on, and their bytes; at least one if any is kept. May only move `next` past gaps."""
         ...
 
-    def waiting(self, signal: Signal) -> AbstractContextManager[None]:
-        """While this is entered, the signal is set when anything is stored."""
+    def waiting(self, signal: Signal, anything: Callable[[], bool]) -> AbstractContextManager[None]:
+        """While this is entered, the signal is set when there is anything to read for the one who waits."""
         ...
+
+
+class Waiters:
+    """Who waits for events of a log: a wake-up costs far more than the question whether it is for nothing."""
+
+    def __init__(self) -> None:
+        self._waiting: list[tuple[Signal, Callable[[], bool]]] = []
+
+    @contextmanager
+    def entered(self, signal: Signal, anything: Callable[[], bool]) -> Iterator[None]:
+        """See `ReadableLog.waiting`."""
+        each = (signal, anything)
+        self._waiting.append(each)
+        try:
+            yield
+        finally:
+            self._waiting.remove(each)
+
+    def wake(self) -> None:
+        """Wake those who have something to read now, or an error to meet."""
+        for signal, anything in self._waiting:
+            if not signal.is_set() and _true_or_wrong(anything):
+                signal.set()
+
+    def wake_all(self) -> None:
+        for signal, _ in self._waiting:
+            signal.set()
+
+
+def _true_or_wrong(anything: Callable[[], bool]) -> bool:
+    try:
+        return anything()
+    except Exception:  # who waits meets it by himself
+        return True
 
 
 class _Place:
@@ -92,7 +126,7 @@ class LogConsumer:
             left = None if deadline is None else deadline - self._clock.monotonic()
             if left is not None and left <= 0:
                 return batches
-            with self._log.waiting(self._signal):
+            with self._log.waiting(self._signal, self._anything):
                 await self._clock.wait(self._signal, left)
 
     async def _look(self, limit: int, size: int) -> list[Batch]:
@@ -109,6 +143,12 @@ class LogConsumer:
             size -= taken
             found.append((partition, place, offset, batch))
         return self._moved(found)
+
+    def _anything(self) -> bool:
+        bounds = self._log.bounds_nowait
+        return any(
+            not place.paused and bounds(partition).high != place.offset for partition, place in self._places.items()
+        )
 
     def _ready(self) -> list[tuple[Partition, _Place]]:
         ready = []

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 
+from evenflow.checkup import Finding
 from evenflow.clock import Clock, Signal
 from evenflow.engine import Backlog, Batch, Bounds, Capabilities, Consumer, Generation, Log, Outcome, Partition, Told
-from evenflow.engines.log_consumer import LogConsumer, no_such_partition, no_such_topic
+from evenflow.engines.log_consumer import LogConsumer, Waiters, no_such_partition, no_such_topic
 from evenflow.envelope import Envelope
+from evenflow.envelopes import Given
 from evenflow.ids import new_id
 from evenflow.topic import Topic
 
@@ -77,7 +79,7 @@ class MemoryEngine:
         self._logs: dict[str, Log] = {}
         self._kept: dict[Partition, _Kept] = {}
         self._told: dict[str, Told] = {}
-        self._waiters: list[Signal] = []
+        self._waiters = Waiters()
 
     async def open(self) -> None:
         """Nothing rests on settings here."""
@@ -107,8 +109,7 @@ class MemoryEngine:
         now = self._clock.now()
         for envelope in envelopes:
             self._kept[Partition(topic, generation.number, envelope.slot % generation.partitions)].append(envelope, now)
-        for signal in self._waiters:
-            signal.set()
+        self._waiters.wake()
         return [Outcome.STORED] * len(envelopes)
 
     def consumer(self, group: str) -> Consumer:
@@ -137,6 +138,9 @@ class MemoryEngine:
     async def recall(self, group: str) -> Told | None:
         return self._told.get(group)
 
+    async def examine(self, *, deep: bool) -> Sequence[Finding]:  # noqa: ARG002  # there is no more to read
+        return [Finding("warn", "the event log", "it is in memory: nothing outlives the process")]
+
     async def maintain(self) -> None:
         for partition, kept in self._kept.items():
             topic = self._topics[partition.topic]
@@ -164,15 +168,10 @@ class MemoryEngine:
             taken += kept.envelopes[end].size
             end += 1
         on = kept.offsets[end - 1] + 1 if end > start else kept.high
-        return Batch(partition, kept.offsets[start:end], kept.envelopes[start:end], on), taken
+        return Batch(partition, kept.offsets[start:end], Given(kept.envelopes[start:end]), on), taken
 
-    @contextmanager
-    def waiting(self, signal: Signal) -> Iterator[None]:
-        self._waiters.append(signal)
-        try:
-            yield
-        finally:
-            self._waiters.remove(signal)
+    def waiting(self, signal: Signal, anything: Callable[[], bool]) -> AbstractContextManager[None]:
+        return self._waiters.entered(signal, anything)
 
     def _existing(self, topic: str) -> Log:
         log = self._logs.get(topic)

@@ -8,15 +8,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from evenflow.checkup import Finding
 from evenflow.clock import Clock, Signal
 from evenflow.engine import Backlog, Batch, Bounds, Capabilities, Consumer, Log, Outcome, Partition, Told
 from evenflow.engines import sqlite_upkeep
-from evenflow.engines.log_consumer import LogConsumer, no_such_topic
-from evenflow.engines.sqlite_log import LogFile, SqliteOptions
+from evenflow.engines.log_consumer import LogConsumer, Waiters, no_such_topic
+from evenflow.engines.sqlite_log import KIND, LogFile, SqliteOptions
 from evenflow.engines.sqlite_writer import MaybeWritten, NotWritten
 from evenflow.envelope import Envelope
+from evenflow.envelopes import Given
 from evenflow.errors import EngineUnavailable
 from evenflow.ids import new_id
+from evenflow.sqlite_examine import examine_file, sqlite_version
 from evenflow.sqlite_file import ChangeWatch
 from evenflow.topic import Topic
 
@@ -40,14 +43,14 @@ class SqliteEngine:
         *,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        chosen = options or SqliteOptions()
+        chosen = self._options = options or SqliteOptions()
         self.path = str(Path(path).absolute())
         self.trouble = ""
         self._clock = clock
         self._random = random
-        self._file = LogFile(self.path, clock, chosen, self._wake)
+        self._waiters = Waiters()
+        self._file = LogFile(self.path, clock, chosen, self._waiters.wake)
         self._watch = ChangeWatch(self._look, path=self.path, interval=chosen.poll)
-        self._signals: list[Signal] = []
         self._next_file_check = 0.0
 
     async def open(self) -> None:
@@ -56,7 +59,7 @@ class SqliteEngine:
     async def close(self) -> None:
         self._watch.close()
         await self._file.close()
-        self._wake()
+        self._waiters.wake_all()
 
     async def declare(self, topic: Topic) -> Log:
         known = await self.log(topic.name)
@@ -148,6 +151,10 @@ class SqliteEngine:
         rows = await self._file.reading(lambda: self._file.select("told", (group,)))
         return Told(stores[0][0], {Partition(*key): offset for *key, offset in rows})
 
+    async def examine(self, *, deep: bool) -> Sequence[Finding]:
+        network = "network" in self._options.allow_unsafe
+        return [sqlite_version(), *examine_file(self.path, KIND, deep=deep, allow_network=network)]
+
     async def maintain(self) -> None:
         await self.refresh()
         try:
@@ -171,22 +178,14 @@ class SqliteEngine:
         if not batch.envelopes or batch.offsets[0] > offset:  # removed by compaction, or by retention?
             part.low = await self._file.reading(lambda: self._file.reader.low(part))
             if offset < part.low:
-                self._wake()  # the consumer looks again, and stops
-                return Batch(partition, (), (), offset), 0
+                self._waiters.wake_all()  # the consumer looks again, and stops
+                return Batch(partition, (), Given(()), offset), 0
         return batch, taken
 
     @contextmanager
-    def waiting(self, signal: Signal) -> Iterator[None]:
-        self._signals.append(signal)
-        try:
-            with self._watch:
-                yield
-        finally:
-            self._signals.remove(signal)
-
-    def _wake(self) -> None:
-        for signal in self._signals:
-            signal.set()
+    def waiting(self, signal: Signal, anything: Callable[[], bool]) -> Iterator[None]:
+        with self._waiters.entered(signal, anything), self._watch:
+            yield
 
     def _look(self) -> bool:
         """While somebody waits. He meets an error by himself, when he is woken."""
@@ -197,7 +196,7 @@ class SqliteEngine:
                 self._file.check_file()
             return self._file.look()
         except Exception:
-            self._wake()
+            self._waiters.wake_all()
             return False
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -252,12 +253,13 @@ class LogFile:
         if count == 1:
             pending.setdefault(last[0], []).extend(envelopes)
             return
+        runs: defaultdict[int, list[Envelope]] = defaultdict(list)
         for envelope in envelopes:
-            part = last[envelope.slot % count]
-            run = pending.get(part)
-            if run is None:
-                pending[part] = run = []
-            run.append(envelope)
+            runs[envelope.slot % count].append(envelope)
+        for number, run in runs.items():
+            known = pending.setdefault(last[number], run)
+            if known is not run:
+                known += run
 
     def forget(self) -> None:
         """What is known may be wrong: load it anew."""
@@ -295,9 +297,9 @@ class LogFile:
         counters = []
         for part, envelopes in self._pending.items():
             time, offset, size, packs = max(now, part.time), part.next, 0, []
-            for run, body in bodies(envelopes):
+            for run, oldest, body in bodies(envelopes):
                 row, last = part.serial << OFFSET_BITS | offset, offset + len(run) - 1
-                rows.append((row, last, len(run), time, run[0].time, body))
+                rows.append((row, last, len(run), time, oldest, body))
                 packs.append((row, Pack(offset, last, range(offset, last + 1), run, len(body))))
                 offset, size = last + 1, size + len(body)
             counters.append((part.serial, offset, time, size))

@@ -7,14 +7,15 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from evenflow.envelope import Envelope, pack, unpack
+from evenflow.envelope import Envelope
+from evenflow.envelopes import Envelopes, packed, unpack_columns
 
 OFFSET_BITS = 40
 OFFSET_MASK = (1 << OFFSET_BITS) - 1
 PACK_EVENTS = 256
 """A reader decodes whole packs, so they stay small enough that little is decoded in vain."""
 PACK_BYTES = 256 * 1024
-_DECODED = 500
+_DECODED = 130
 """Roughly what an envelope takes in memory besides its bytes."""
 
 Row = tuple[int, int, bytes | None, bytes]
@@ -28,7 +29,7 @@ class Pack:
 
     __slots__ = ("bytes", "envelopes", "first", "last", "offsets")
 
-    def __init__(self, first: int, last: int, offsets: Sequence[int], envelopes: list[Envelope], size: int) -> None:
+    def __init__(self, first: int, last: int, offsets: Sequence[int], envelopes: Envelopes, size: int) -> None:
         self.first = first
         self.last = last
         self.offsets = offsets
@@ -46,21 +47,22 @@ def decode(row: Row) -> Pack:
     """The pack of a row (id, last, offsets, body)."""
     first = row[0] & OFFSET_MASK
     offsets = range(first, row[1] + 1) if row[2] is None else unpack_offsets(row[2])
-    return Pack(first, row[1], offsets, unpack(row[3]), len(row[3]))
+    return Pack(first, row[1], offsets, unpack_columns(row[3]), len(row[3]))
 
 
-def bodies(envelopes: list[Envelope]) -> Iterator[tuple[list[Envelope], bytes]]:
-    """Envelopes as runs of a good size, each with its body."""
+def bodies(envelopes: list[Envelope]) -> Iterator[tuple[Envelopes, float, bytes]]:
+    """Envelopes as runs of a good size, each with the time of its first and its body."""
     for start in range(0, len(envelopes), PACK_EVENTS):
         run = envelopes[start : start + PACK_EVENTS] if len(envelopes) > PACK_EVENTS else envelopes
-        body = pack(run)
+        made, body = packed(run)
         if len(body) <= PACK_BYTES or len(run) == 1:
-            yield run, body
+            yield made, run[0].time, body
         else:
             half = max(1, len(run) * PACK_BYTES // len(body))
             for part in range(0, len(run), half):
                 smaller = run[part : part + half]
-                yield smaller, pack(smaller)
+                made, body = packed(smaller)
+                yield made, smaller[0].time, body
 
 
 def ids_of(serial: int, first: int = 0, last: int = OFFSET_MASK) -> tuple[int, int]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 
 import apsw
 
 from evenflow.engine import Backlog, Batch, Partition
 from evenflow.engines.sqlite_packs import OFFSET_MASK, Pack, PackCache, decode, ids_of, unpack_offsets
 from evenflow.envelope import Envelope
+from evenflow.envelopes import Given, joined
 from evenflow.sql import load
 
 SQL = load("engine_sqlite")
 
-Slice = tuple[Sequence[int], Sequence[Envelope]]
+Slice = tuple[Pack, int, int]
+"""A pack, from one of its places to another."""
 
 
 class Part:
@@ -50,7 +52,7 @@ class PackReader:
             count = min(total - start, limit, max((size - taken) // each, 0 if slices else 1))
             stop = start + count
             if count > 0:
-                slices.append(_slice(pack, start, stop))
+                slices.append((pack, start, stop))
                 taken += count * each
                 limit -= count
             if stop < total:
@@ -148,19 +150,14 @@ class PackReader:
             cursor.close(True)
 
 
-def _slice(pack: Pack, start: int, stop: int) -> Slice:
-    if stop - start == len(pack.envelopes):
-        return pack.offsets, pack.envelopes
-    return pack.offsets[start:stop], pack.envelopes[start:stop]
-
-
 def _joined(key: Partition, slices: list[Slice], at: int) -> Batch:
-    if len(slices) == 1:
-        return Batch(key, *slices[0], at)
     if not slices:
-        return Batch(key, (), (), at)
-    envelopes = [each for _, run in slices for each in run]
-    first, last = slices[0][0][0], slices[-1][0][-1]
+        return Batch(key, (), Given(()), at)
+    envelopes = joined([(pack.envelopes, start, stop) for pack, start, stop in slices])
+    offsets = [pack.offsets[start:stop] for pack, start, stop in slices]
+    if len(offsets) == 1:
+        return Batch(key, offsets[0], envelopes, at)
+    first, last = offsets[0][0], offsets[-1][-1]
     if last - first + 1 == len(envelopes):
         return Batch(key, range(first, last + 1), envelopes, at)
-    return Batch(key, [each for run, _ in slices for each in run], envelopes, at)
+    return Batch(key, [each for run in offsets for each in run], envelopes, at)

@@ -7,7 +7,7 @@ import asyncio
 from evenflow.engines.sqlite_log import LogFile
 from evenflow.engines.sqlite_packs import OFFSET_MASK, Pack, decode, ids_of, pack_offsets
 from evenflow.engines.sqlite_reader import Part
-from evenflow.envelope import pack
+from evenflow.envelopes import packed
 
 _SLICE = 100
 """Packs that one transaction removes or looks at before others have their turn."""
@@ -112,8 +112,9 @@ def _slice_before(file: LogFile, part: Part, offset: int) -> list[Pack]:
 def _last_of_keys(one: Pack, seen: set[str]) -> list[int]:
     """The places of events that no later one of the same key follows; adds their keys to those seen."""
     kept = []
-    for place in range(len(one.envelopes) - 1, -1, -1):
-        key = one.envelopes[place].key
+    keys = [each.key for each in one.envelopes]
+    for place in range(len(keys) - 1, -1, -1):
+        key = keys[place]
         if key is None:
             kept.append(place)
         elif key not in seen:
@@ -133,7 +134,7 @@ def _rewrite(file: LogFile, part: Part, changes: list[tuple[Pack, list[int]]]) -
             changed = file.execute("remove_pack", (row, count))
             saved += one.bytes if changed else 0
         else:
-            body = pack(events)
+            _, body = packed(events)
             offsets = pack_offsets([one.offsets[place] for place in kept])
             changed = file.execute("rewrite_pack", (row, count, len(kept), events[0].time, offsets, body))
             saved += one.bytes - len(body) if changed else 0

@@ -26,6 +26,9 @@ where group_name = $1 and topic = $2 and log = $3 and generation = $4 and partit
 select topic, log, generation, partition, next, last_id, fence, owner, claims from evenflow_position
 where group_name = $1 order by topic, log, generation, partition
 
+-- name: position_settled
+select settled from evenflow_position where group_name = $1
+
 -- name: position_marks
 select partition, next, marks from evenflow_position
 where group_name = $1 and topic = $2 and log = $3 and generation = $4 order by partition
@@ -229,9 +232,11 @@ select coalesce(sum(count), 0), coalesce(sum(bytes), 0), min(created), coalesce(
 -- name: outbox_last
 select coalesce((select seq from sqlite_sequence where name = 'evenflow_outbox'), 0)
 
--- name: counter_draw
-insert into evenflow_counter (topic, slot, number) values ($1, $2, $3)
-on conflict (topic, slot) do update set number = number + excluded.number returning number
+-- $2: a JSON array of [slot, how many]; gives back slots with their last numbers.
+-- name: counters_draw
+insert into evenflow_counter (topic, slot, number)
+select $1, value ->> 0, value ->> 1 from json_each($2) where true
+on conflict (topic, slot) do update set number = number + excluded.number returning slot, number
 
 -- name: due_add
 insert into evenflow_due (due, name, topic, envelope) values ($1, $2, $3, $4)

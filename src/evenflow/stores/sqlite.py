@@ -15,10 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from evenflow.checkup import Finding
 from evenflow.clock import Clock, Signal
 from evenflow.errors import EvenflowError, Refused, StatementFailed, StoreUnavailable
 from evenflow.ids import new_id
 from evenflow.sql import load
+from evenflow.sqlite_examine import examine_file
 from evenflow.sqlite_file import (
     ChangeWatch,
     Checkpointer,
@@ -28,18 +30,20 @@ from evenflow.sqlite_file import (
     apsw_checkpoint,
     check_place,
     diagnose,
+    hold,
     is_busy,
     let_go,
     patiently,
     replaced_words,
 )
-from evenflow.store import Migration, Process, Row, Session, StoreCapabilities
+from evenflow.store import Applied, Migration, Process, Row, Session, StoreCapabilities
 from evenflow.stores import sqlite_schema
 from evenflow.stores.sqlite_beats import Beats, FileBeats, MemoryBeats
 from evenflow.stores.sqlite_driver import ApswLink, Link, Place
-from evenflow.stores.sqlite_open import MEMORY, DriverName, joined, opener, reserve
-from evenflow.stores.sqlite_session import SqliteSession, UnitSession
+from evenflow.stores.sqlite_open import MEMORY, DriverName, joined, looking, opener, reserve
+from evenflow.stores.sqlite_session import SqliteSession
 from evenflow.stores.write_turns import WriteTurns
+from evenflow.stores.write_units import WriteUnits
 
 T = TypeVar("T")
 _DATA_VERSION = "pragma data_version"
@@ -99,8 +103,9 @@ class SqliteStore:
         writer = await patiently(lambda: link(False), limit=self._wait)
         reader = writer if self._place.path == MEMORY else await patiently(lambda: link(True), limit=self._wait)
         slow = float("inf") if self._place.path == MEMORY else 0.002
-        turns = WriteTurns(writer, CommitPace(slow=slow), self._begin, self._committed, self._clock.monotonic)
-        self._open = _Opened(turns, reader, self._place.path)
+        turns = WriteTurns(writer, CommitPace(slow=slow), self._committed)
+        units = WriteUnits(turns, self._begin, self._clock.monotonic)
+        self._open = _Opened(turns, units, reader, self._place.path)
 
     async def _prepare(self) -> None:
         path = self._place.path
@@ -126,6 +131,9 @@ class SqliteStore:
 
     async def close(self) -> None:
         self._watched.stop()
+        if self._open is not None:
+            self._open.turns.refuse_waiting()
+            await self._open.units.close()
         opened, self._open = self._open, None
         if opened is not None:
             await opened.close()
@@ -144,30 +152,42 @@ class SqliteStore:
                 raise sqlite_schema.failed(migration, error) from error
         return applied
 
+    async def examine(self, *, deep: bool) -> Sequence[Finding]:
+        path = self._place.path
+        if path == MEMORY:
+            return [Finding("warn", sqlite_schema.KIND.what, "it is in memory: nothing outlives the process")]
+        return examine_file(path, sqlite_schema.KIND, deep=deep, driver=self._driver, allow_network=self._allow_network)
+
+    def own_migrations(self) -> Sequence[Migration]:
+        return sqlite_schema.own_migrations()
+
+    async def applied(self) -> Sequence[Applied]:
+        if self._open is not None:
+            return sqlite_schema.applied(self._open.reader)
+        path = self._place.path
+        if path == MEMORY or not os.path.exists(path):  # noqa: ASYNC240, PTH110
+            return []
+        held = hold(path, self._driver, self._place.what)
+        try:
+            link = await patiently(lambda: looking(self._driver, self._place), limit=self._wait)
+            try:
+                return sqlite_schema.applied(link)
+            finally:
+                link.close()
+        finally:
+            let_go(held)
+
     def session(self) -> Session:
         return SqliteSession(self._opened().turns, self._begin)
 
-    async def transact(self, work: Callable[[Session], Awaitable[T]]) -> T:
-        turns = self._opened().turns
-        await turns.take(joins=True)
-        try:
-            first = await turns.begin_unit()
-        except BaseException:
-            turns.give()
-            raise
-        unit = UnitSession(turns.link)
-        try:
-            result = await work(unit)
-            unit.finish()
-            committed = turns.end_unit(first=first)
-        except BaseException as error:
-            unit.close()
-            turns.undo_unit(error, first=first)
-            turns.give()
-            raise
-        turns.give()
-        await committed
-        return result
+    async def transact(
+        self,
+        work: Callable[[Session], Awaitable[T]],
+        *,
+        last: Callable[[Session, list[T]], Awaitable[None]] | None = None,
+    ) -> T:
+        done: T = await self._opened().units.run(work, last)
+        return done
 
     async def read(self, sql: str, args: tuple[Any, ...] = ()) -> list[Row]:
         opened = self._opened()
@@ -261,8 +281,9 @@ class SqliteStore:
 class _Opened:
     """What an open store has."""
 
-    def __init__(self, turns: WriteTurns, reader: Link, path: str) -> None:
+    def __init__(self, turns: WriteTurns, units: WriteUnits, reader: Link, path: str) -> None:
         self.turns = turns
+        self.units = units
         self.reader = reader
         self.file = None if path == MEMORY else SameFile(path)
         self.versions = {} if self.file is None else {link: link.value(_DATA_VERSION) for link in (reader, turns.link)}
@@ -272,7 +293,7 @@ class _Opened:
             self.checkpointer = Checkpointer(self._run, WalGauge(turns.link.connection))
 
     async def close(self) -> None:
-        await self.turns.close()
+        self.turns.close()
         if self.checkpointer is not None:
             self.checkpointer.close()
             self._run("close")

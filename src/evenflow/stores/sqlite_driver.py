@@ -5,8 +5,9 @@ Everything runs at once in the calling thread, and every error of the driver com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from operator import length_hint
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter, length_hint
 from typing import Any, Protocol
 
 import apsw
@@ -113,21 +114,20 @@ class ApswLink:
         return self.connection.in_transaction
 
     def run(self, statements: Sequence[Statement]) -> None:
-        wrong = misfit(statements)
-        todo = iter(list(statements[:wrong] if wrong >= 0 else statements))
-        execute, ready = self._execute, self._ready
-        sql, args = "", ()
+        if not statements:
+            return
+        texts, values = list(map(_text, statements)), list(map(_values, statements))
+        wrong = misfit(values)
+        done = count = len(texts) if wrong < 0 else wrong
+        todo = iter(texts[:count])  # how much of it is left tells which statement failed
         try:
-            for sql, args in todo:
-                execute(ready[sql], args)
+            _exhaust(map(self._execute, map(self._ready.__getitem__, todo), values))
             self._cursor.fetchall()  # a last statement with rows would stay open
         except Exception as error:
-            index = (wrong if wrong >= 0 else len(statements)) - length_hint(todo) - 1
-            raise self.failure(error, sql, args, index) from error
+            done = count - length_hint(todo) - 1
+            raise self.failure(error, texts[done], values[done], done) from error
         if wrong >= 0:
-            raise StatementFailed(
-                "a float is NaN or infinite", sql=statements[wrong][0], args=statements[wrong][1], index=wrong
-            )
+            raise StatementFailed("a float is NaN or infinite", sql=texts[wrong], args=values[wrong], index=wrong)
 
     def execute(self, sql: str, args: tuple[Any, ...] = ()) -> int:
         before = self.connection.total_changes()
@@ -171,6 +171,11 @@ class ApswLink:
 
     def close(self) -> None:
         self.connection.close()
+
+
+_text, _values = itemgetter(0), itemgetter(1)
+_exhaust: Callable[[Iterable[Any]], None] = deque(maxlen=0).extend
+"""Goes through an iterator and keeps nothing: a loop without a step of the interpreter."""
 
 
 def _convert(_cursor: apsw.Cursor, _number: int, value: Any) -> Any:

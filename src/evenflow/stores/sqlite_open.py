@@ -19,6 +19,7 @@ from evenflow.sqlite_file import (
     diagnose,
     hold,
     is_busy,
+    read_header,
 )
 from evenflow.stores.sqlite_driver import ApswLink, Link, Place
 from evenflow.stores.sqlite_schema import KIND
@@ -75,6 +76,24 @@ def _stdlib(place: Place, reads: bool) -> Link:
         connection.close()
         raise Refused(f"{place.what} at {place.path} cannot be made durable: journal_mode is {mode!r}")
     return StdlibLink(connection, place, reads=reads)
+
+
+def looking(driver: DriverName, place: Place) -> Link:
+    """A connection that cannot change the file, also of one that is not ours yet. Raises like `opener`."""
+    try:
+        if driver == "apsw":
+            connection = apsw.Connection(place.path, flags=apsw.SQLITE_OPEN_READONLY)
+            connection.set_busy_timeout(BUSY_MILLISECONDS)
+            KIND.check(read_header(connection.execute), place.path)
+            return ApswLink(connection, place, reads=True)
+        other = sqlite3.connect(f"{Path(place.path).as_uri()}?mode=ro", uri=True, timeout=BUSY_MILLISECONDS / 1000)
+        KIND.check(read_header(other.execute), place.path)
+        return StdlibLink(other, place, reads=True)
+    except (apsw.Error, sqlite3.Error) as error:
+        if is_busy(error):
+            raise
+        found = diagnose(error, place.path, place.what)
+        raise Refused(found.message, remedy=found.remedy) from error
 
 
 def joined(connection: object, driver: DriverName, place: Place) -> JoinedSession:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.resources import files
+from textwrap import indent
 
 from evenflow.errors import EvenflowError, Refused, StatementFailed
 from evenflow.migrations import checksum, load_migrations
 from evenflow.sqlite_file import KindOfFile, read_header
-from evenflow.store import Migration
+from evenflow.store import Applied, Migration
 from evenflow.stores.sqlite_driver import Link
 from evenflow.stores.sqlite_text import statements
 
@@ -62,12 +63,14 @@ def apply(link: Link, migration: Migration, now: float) -> bool:
         _unchanged(migration, *rows[0])
         return False
     link.control("pragma defer_foreign_keys = on")
-    for statement in statements(migration.sql):
+    for line, statement in statements(migration.sql):
         try:
             link.execute(statement)
         except StatementFailed as error:
             raise Refused(
-                f"the migration {migration.name} of {migration.owner!r} fails: {error.reason}\n  in: {statement}",
+                f"the migration {migration.name} of {migration.owner!r} fails: {error.reason}\n"
+                f"  in {migration.file or migration.name}:{line + _inside(error, statement)}:\n"
+                f"{indent(statement, '    ')}",
                 remedy="correct the file; nothing of it was applied",
             ) from error
     link.execute(
@@ -75,6 +78,20 @@ def apply(link: Link, migration: Migration, now: float) -> bool:
         (migration.owner, migration.number, migration.name, checksum(migration), now),
     )
     return True
+
+
+def _inside(error: StatementFailed, statement: str) -> int:
+    """How many lines into the statement SQLite saw what is wrong; it does not always tell."""
+    offset = getattr(error.__cause__, "error_offset", -1)
+    return max(0, statement.encode()[: max(0, offset)].count(b"\n"))
+
+
+def applied(link: Link) -> list[Applied]:
+    """The migrations that this database has; none where it is not made yet."""
+    if not link.value("select count(*) from sqlite_schema where name = 'evenflow_migration'"):
+        return []
+    rows = link.fetch("select owner, number, name, checksum, applied from evenflow_migration order by owner, number")
+    return [Applied(*row) for row in rows]
 
 
 def _unchanged(migration: Migration, name: str, applied: str) -> None:

@@ -111,7 +111,10 @@ class SqliteSession(_Statements):
     async def commit(self) -> None:
         self._check()
         self._open = False
-        await self._turns.commit()
+        try:
+            await self._turns.commit()
+        finally:
+            self._turns.give()
 
     async def rollback(self) -> None:
         self._lost = None

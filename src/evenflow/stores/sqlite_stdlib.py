@@ -51,7 +51,7 @@ class StdlibLink:
         return self._connection.in_transaction
 
     def run(self, statements: Sequence[Statement]) -> None:
-        wrong = misfit(statements)
+        wrong = misfit([args for _, args in statements])
         todo = iter(list(statements[:wrong] if wrong >= 0 else statements))
         execute, ready, native = self._cursor.execute, self._ready, NATIVE.issuperset
         sql, args = "", ()

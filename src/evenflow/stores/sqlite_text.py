@@ -16,6 +16,7 @@ _TOKEN = re.compile(
     re.DOTALL | re.VERBOSE,
 )
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?(?:\*/|\Z)", re.DOTALL)
+_LEADING = re.compile(r"\s+|--[^\n]*|/\*.*?(?:\*/|\Z)", re.DOTALL)
 _CONTROL = frozenset({"begin", "commit", "end", "rollback", "savepoint", "release"})
 
 
@@ -59,13 +60,19 @@ def rewritten(sql: str) -> str:
     return "".join((*parts, sql[last:]))
 
 
-def statements(script: str) -> Iterator[str]:
-    """The single statements of a script: a migration's file."""
+def statements(script: str) -> Iterator[tuple[int, str]]:
+    """The single statements of a script, each with the line that it begins on: a migration's file."""
     start = 0
     for token in _TOKEN.finditer(script):
         if token["end"] and apsw.complete(script[start : token.end()]):
             if _COMMENT.sub("", script[start : token.start()]).strip():
-                yield script[start : token.end()].strip()
+                yield _placed(script, start, token.end())
             start = token.end()
     if _COMMENT.sub("", script[start:]).strip(" \t\r\n;"):
-        yield script[start:].strip()
+        yield _placed(script, start, len(script))
+
+
+def _placed(script: str, start: int, end: int) -> tuple[int, str]:
+    while leading := _LEADING.match(script, start):
+        start = leading.end()
+    return 1 + script.count("\n", 0, start), script[start:end].strip()

@@ -38,7 +38,7 @@ from uuid import UUID
 import apsw
 import msgspec
 
-from evenflow.store import Row, Statement
+from evenflow.store import Row
 
 Description = tuple[tuple[str, str | None], ...]
 DIGITS = 15
@@ -57,18 +57,18 @@ def bound(value: Any) -> Any:
     raise TypeError(f"a {type(value).__name__} cannot be kept: {value!r}")
 
 
-def misfit(statements: Sequence[Statement]) -> int:
-    """The index of the first statement with a float that is NaN or infinite (SQLite would keep null), or -1.
+def misfit(values: Sequence[tuple[Any, ...]]) -> int:
+    """The index of the first arguments with a float that is NaN or infinite (SQLite would keep null), or -1.
 
     All arguments are encoded as MessagePack in one go, and the bytes searched for a float whose exponent is all ones:
     a quarter of the time that a look at each of them takes. A false alarm costs that look, no more.
     """
     try:
-        if _odd_float(_encode([args for _, args in statements])) is None:
+        if _odd_float(_encode(values)) is None:
             return -1
     except Exception:  # noqa: S110  # a type that MessagePack has not, an integer of more than 64 bits: look at each
         pass
-    return next((i for i, (_, args) in enumerate(statements) if not finite(args)), -1)
+    return next((index for index, args in enumerate(values) if not finite(args)), -1)
 
 
 def finite(args: Iterable[Any]) -> bool:

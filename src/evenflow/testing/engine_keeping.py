@@ -31,6 +31,25 @@ async def _old_is_gone(engine: Engine, part: Partition, offset: int) -> None:
     await until(gone, f"maintain() removes what stands before offset {offset}")
 
 
+async def check_a_group_that_was_given_up_is_nobodys(factory: EngineFactory) -> None:
+    async with factory() as engine:
+        _name, log = await topic_of(engine)
+        (part, *_) = log.partitions(1)
+        await engine.told("a.b", "one", {part: 7})
+        await engine.told("a.b", "", {part: 0})
+        found = await engine.recall("a.b")
+        expect(found is not None and (found.store, found.positions[part]) == ("", 0), f"it is still kept: {found}")
+
+
+async def check_a_check_up_finds_nothing_wrong_and_changes_nothing(factory: EngineFactory) -> None:
+    async with factory() as engine:
+        name, log = await topic_of(engine)
+        await store(engine, name, events(range(10), "k"))
+        wrong = [each for each in await engine.examine(deep=True) if each.level == "wrong"]
+        expect(not wrong, f"a sound engine is wrong: {wrong}")
+        expect(numbers(await take(await reader(engine, beginning(log)), 10)) == list(range(10)), "events are missing")
+
+
 async def check_maintain_without_facts_removes_nothing(factory: EngineFactory) -> None:
     async with factory() as engine:
         name, log = await topic_of(engine)

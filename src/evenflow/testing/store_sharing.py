@@ -354,6 +354,17 @@ async def check_migrations_are_applied_once(factory: StoreFactory) -> None:
         expect(await store.read(ALL) == [(1, "a;b"), (2, "$1"), (3, "other")], "they did not do what they say")
 
 
+async def check_what_is_applied_is_told(factory: StoreFactory) -> None:
+    async with factory() as store:
+        await store.migrate(_STEPS)
+        found = await store.applied()
+        expect([each.number for each in found if each.owner == "shop"] == [each.number for each in _STEPS], "not ours")
+        own = [each.number for each in store.own_migrations()]
+        expect([each.number for each in found if each.owner == "evenflow"] == own, "not the steps of our tables")
+        wrong = [each for each in await store.examine(deep=True) if each.level == "wrong"]
+        expect(not wrong, f"a sound database is wrong: {wrong}")
+
+
 async def check_a_changed_migration_is_refused(factory: StoreFactory) -> None:
     async with factory() as store:
         await store.migrate(_STEPS)

@@ -1,0 +1,220 @@
+"""Short units of work that are asked for at the same moment: one commit for all, a savepoint for each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from contextvars import Context
+from typing import Any
+
+from evenflow.errors import EvenflowError, StatementFailed, StoreUnavailable
+from evenflow.sqlite_pace import to_the_end
+from evenflow.store import Session
+from evenflow.stores.sqlite_session import UnitSession
+from evenflow.stores.write_turns import WriteTurns, roll_back
+
+GROUP_UNITS = 500
+GROUP_SECONDS = 0.005
+"""How long the first unit of a transaction may wait for its commit while others still run."""
+
+Work = Callable[[Session], Awaitable[Any]]
+Last = Callable[[Session, list[Any]], Awaitable[None]]
+
+
+class _Unit:
+    """A unit that was asked for; `done` is its answer, `result` what its work has returned."""
+
+    __slots__ = ("done", "last", "result", "work")
+
+    def __init__(self, work: Work, last: Last | None, done: asyncio.Future[Any]) -> None:
+        self.work = work
+        self.last = last
+        self.done = done
+        self.result: Any = None
+
+
+class _Group:
+    """Units that nobody else has asked to write between, and their turn."""
+
+    __slots__ = ("turn", "units")
+
+    def __init__(self, turn: asyncio.Future[None]) -> None:
+        self.turn = turn
+        self.units: deque[_Unit] = deque()
+
+
+class WriteUnits:
+    """Units in the order of asking. Those of a group share transactions, as many as there are when its turn comes."""
+
+    def __init__(self, turns: WriteTurns, begin: Callable[[], Awaitable[None]], monotonic: Callable[[], float]) -> None:
+        self._turns = turns
+        self._link = turns.link
+        self._begin = begin
+        self._monotonic = monotonic
+        self._loop = asyncio.get_running_loop()
+        self._groups: deque[_Group] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    def run(self, work: Work, last: Last | None) -> asyncio.Future[Any]:
+        """The result of the work, when it is durable. One that is cancelled before its turn is not run."""
+        turns, groups = self._turns, self._groups
+        turns.refuse_own()
+        if not groups or turns.last is not groups[-1].turn:  # somebody else has asked since
+            groups.append(_Group(turns.ask()))
+        done = self._loop.create_future()
+        groups[-1].units.append(_Unit(work, last, done))
+        if self._task is None:
+            self._task = self._loop.create_task(self._serve(), context=Context())
+        return done
+
+    async def close(self) -> None:
+        """Commit what is asked for, as far as nobody else has the turn."""
+        if self._task is not None:
+            await to_the_end(self._task)
+
+    async def _serve(self) -> None:
+        groups = self._groups
+        try:
+            while groups:
+                group = groups[0]
+                try:
+                    await group.turn
+                except StoreUnavailable as error:
+                    groups.popleft()
+                    self._fail(group.units, error)
+                    continue
+                self._turns.holder = asyncio.current_task()
+                while group.units:
+                    await self._transaction(group.units)
+                groups.popleft()
+                self._turns.give()
+        except BaseException:  # this task was cancelled, not those that wait
+            for group in groups:
+                _cancel(group.units)
+            if self._turns.holder is asyncio.current_task():
+                self._turns.give()
+            raise
+        finally:
+            self._task = None
+
+    async def _transaction(self, queue: deque[_Unit]) -> None:
+        """Run units and commit them."""
+        shared: list[_Unit] = []
+        try:
+            await self._begin()
+        except EvenflowError as error:
+            self._fail(queue, error)
+            queue.clear()
+            return
+        try:
+            await self._fill(shared, queue)
+            if shared:
+                await self._finish(shared)
+                await self._turns.commit()
+        except StatementFailed as error:
+            if len(shared) == 1 and not shared[0].done.done():
+                shared[0].done.set_exception(error)  # a deferred constraint: its own fault
+            self._fail(shared, error)
+        except Exception as error:
+            self._fail(shared, error)
+        except BaseException:
+            _cancel(shared)
+            raise
+        else:
+            for unit in shared:
+                if not unit.done.done():
+                    unit.done.set_result(unit.result)
+        finally:
+            roll_back(self._link)
+
+    async def _fill(self, shared: list[_Unit], queue: deque[_Unit]) -> None:
+        """Run units as long as there are any, and the first of them has not waited for too long."""
+        until = self._monotonic() + GROUP_SECONDS
+        while queue and len(shared) < GROUP_UNITS:
+            unit = queue.popleft()
+            if unit.done.done():
+                continue
+            error = await self._unit(unit, first=not shared)
+            if error is None:
+                shared.append(unit)
+            elif not unit.done.done():
+                unit.done.set_exception(error)
+            if not self._link.in_transaction:  # lost with this unit
+                self._fail(shared, error)
+                shared.clear()
+                return
+            if self._monotonic() >= until or not self._link.shares:
+                return
+
+    async def _unit(self, unit: _Unit, *, first: bool) -> Exception | None:
+        """Run one. An error of its own undoes it alone."""
+        session = UnitSession(self._link)
+        try:
+            if not first:
+                self._control("savepoint evenflow_unit")
+            unit.result = await unit.work(session)
+            session.finish()
+            if not first:
+                self._control("release evenflow_unit")
+        except Exception as error:
+            self._undo(first=first)
+            return error
+        except BaseException:
+            unit.done.cancel()
+            raise
+        finally:
+            session.close()
+        return None
+
+    def _undo(self, *, first: bool) -> None:
+        """Undo the present unit alone; where that cannot be done, the transaction is rolled back."""
+        if not first and self._link.in_transaction:
+            with suppress(EvenflowError):
+                self._control("rollback to evenflow_unit")
+                self._control("release evenflow_unit")
+                return
+        roll_back(self._link)
+
+    def _control(self, sql: str) -> None:
+        try:
+            self._link.control(sql)
+        except Exception as error:
+            raise self._link.failure(error, sql) from error
+
+    async def _finish(self, group: list[_Unit]) -> None:
+        """What the units do together: the last statements of the transaction."""
+        together: dict[Last, list[Any]] = {}
+        for unit in group:
+            if unit.last is not None:
+                together.setdefault(unit.last, []).append(unit.result)
+        for last, results in together.items():
+            session = UnitSession(self._link)
+            try:
+                await last(session, results)
+                session.finish()
+            finally:
+                session.close()
+
+    def _fail(self, units: Iterable[_Unit], error: BaseException | None) -> None:
+        for unit in units:
+            if not unit.done.done():
+                unit.done.set_exception(_of_group(error))
+
+
+def _cancel(units: Iterable[_Unit]) -> None:
+    for unit in units:
+        unit.done.cancel()
+
+
+def _of_group(cause: BaseException | None) -> EvenflowError:
+    """What each unit of a lost group is told: its own instance, and never a neighbour's fault as its own."""
+    if isinstance(cause, StoreUnavailable):
+        failure = StoreUnavailable(cause.message, remedy=cause.remedy)
+    else:
+        failure = StoreUnavailable(
+            "the transaction was lost with a unit that shared its commit; nothing was written", remedy="try again"
+        )
+    failure.__cause__ = cause
+    return failure

@@ -1,0 +1,56 @@
+"""Checks of a store, third part: what units of work that share a commit do together."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from evenflow.store import Session
+from evenflow.testing.store_statements import ADD, ALL, StoreFactory, make
+from evenflow.testing.suite import expect
+
+
+async def check_the_last_statements_run_once_for_those_that_share_a_commit(factory: StoreFactory) -> None:
+    async with factory() as store:
+        await make(store)
+        together: list[list[int]] = []
+
+        async def last(session: Session, results: list[int]) -> None:
+            together.append(results)
+            for number in results:
+                await session.execute(ADD, (1000 + number, "last"))
+
+        async def unit(number: int, *, alone: bool) -> int:
+            async def work(session: Session) -> int:
+                await session.execute(ADD, (number, "w"))
+                if number % 10 == 3:
+                    raise LookupError(number)
+                return number
+
+            return await store.transact(work, last=None if alone else last)
+
+        outcomes = await asyncio.gather(*(unit(n, alone=n % 7 == 0) for n in range(60)), return_exceptions=True)
+        good = [n for n in range(60) if n % 10 != 3]
+        expect([each for each in outcomes if isinstance(each, int)] == good, "other units failed than those at fault")
+        ordered = [number for results in together for number in results]
+        expect(ordered == [n for n in good if n % 7], f"`last` was given {together}")
+        rows = [row[0] for row in await store.read(ALL)]
+        expect(sorted(rows) == good + [1000 + n for n in ordered], "not exactly what was done is there")
+
+
+async def check_a_failure_of_the_last_statements_is_that_of_all(factory: StoreFactory) -> None:
+    async with factory() as store:
+        await make(store)
+
+        async def last(session: Session, _: list[Any]) -> None:
+            await session.execute(ADD, (5, "twice"))
+
+        async def unit(number: int) -> None:
+            await store.transact(lambda session: session.execute(ADD, (number, "w")), last=last)
+
+        outcomes = await asyncio.gather(*map(unit, range(5, 8)), return_exceptions=True)
+        expect(isinstance(outcomes[0], Exception), f"the one that shares with the clash got {outcomes[0]!r}")
+        told = [n for n, outcome in zip(range(5, 8), outcomes, strict=True) if outcome is None]
+        kept = [row[0] for row in await store.read("select id from made where word = 'w' order by id")]
+        expect(kept == told, f"{told} were told that they are durable, {kept} are")
+        await store.transact(lambda session: session.execute(ADD, (100, "after")))

@@ -1,0 +1,104 @@
+"""What a waiting group has in hand of one partition: the events beyond its position, and which of them are done."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from evenflow.envelope import Envelope
+from evenflow.parking import ParkedRow
+from evenflow.position import Owned, Taking
+from evenflow.unit_of_work import UnitOfWork
+from evenflow.work import Progress
+
+
+class Job(msgspec.Struct, eq=False):
+    """One event on its way through its lane. `row` is set when it is in the parking lot.
+
+    begun      its handler was called, or need not be
+    held       it is being parked while it goes on
+    set_aside  it is to be parked behind an earlier one of its key
+    due        when its handler has to be through with it; late: how often it was told so
+    """
+
+    owned: Owned
+    offset: int
+    envelope: Envelope
+    lane: str
+    binding: Any
+    row: ParkedRow | None = None
+    unit: UnitOfWork | None = None
+    error: BaseException | None = None
+    begun: bool = False
+    held: bool = False
+    set_aside: bool = False
+    due: float = 0.0
+    late: int = 0
+    coroutine: Any = None
+
+    @property
+    def place(self) -> int:
+        """Its key among the open events of a window: parked ones stand apart from those of the log."""
+        return self.offset if self.row is None else -1 - self.offset
+
+    @property
+    def bare(self) -> bool:
+        """Whether nothing is to be written for it but that it is done."""
+        if self.error is not None or self.row is not None or self.held or self.set_aside:
+            return False
+        return self.unit is None or not (self.unit.statements or self.unit.published)
+
+
+@dataclass(slots=True, eq=False)
+class Window:
+    """What is fetched of one partition and not yet covered by its position, in order."""
+
+    owned: Owned
+    next: int
+    taking: Taking
+    entries: deque[tuple[int, Envelope, int]] = field(default_factory=deque)
+    """Offset, envelope, offset to read on from."""
+    lanes: dict[str, deque[Job]] = field(default_factory=dict)
+    """By lane what is to be run, in order; its first is being run, or waits for a place."""
+    open: dict[int, Job] = field(default_factory=dict)
+    done: set[int] = field(default_factory=set)
+    """Offsets at or beyond the position."""
+    ended: int = 0
+    """Handlers that have ended well since the last settle, with nothing to be written."""
+    strangers: Progress | None = None
+    suspects: int = 0
+    """Events before this offset may be what ended the last processes."""
+
+    @property
+    def passable(self) -> bool:
+        """Whether the position can move."""
+        return bool(self.entries) and self.entries[0][0] not in self.open
+
+    def advance(self, progress: Progress, done: set[int], *, dense: bool) -> int:
+        """Move the position over everything that is done in order; marks follow it. How many entries that is."""
+        count, envelope, after = 0, None, progress.next
+        producer, slots, taking = "", {}, progress.taking
+        for offset, each, following in self.entries:
+            if offset not in self.done and offset not in done:
+                break
+            count, envelope, after = count + 1, each, following
+            if each.producer != producer:
+                producer = each.producer
+                slots = taking.slots(producer) if producer else {}
+            if producer:
+                if slots.get(each.slot) == each.number - 1:
+                    slots[each.slot] = each.number
+                else:
+                    taking.take(producer, each.slot, each.number, dense=dense)
+        if envelope is not None:
+            progress.next, progress.last_id = after, envelope.id
+        return count
+
+    def passed(self, count: int, done: set[int]) -> None:
+        """So many entries are covered by the position now; of the others these are done, too."""
+        self.done |= done
+        for _ in range(count):
+            self.done.discard(self.entries.popleft()[0])
