@@ -28,6 +28,7 @@ $(VENV)/bin/python:
 	"$$found" -m venv $(VENV)
 
 $(VENV)/.%: requirements/%.txt $(wildcard requirements/*.txt) pyproject.toml | $(VENV)/bin/python
+	@echo "installing what $< lists into $(VENV): once, about a minute"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $<
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -18,7 +18,7 @@ version = release = evenflow.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton", "commands", "tables", "docstrings", "loglines"]
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["_site", "_static", "pictures"]
+exclude_patterns = ["_site", "_static", "adr/README.md", "pictures"]  # adr/index.md includes it
 root_doc = "index"
 language = "en"
 nitpicky = True

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict
+from unittest.mock import Mock
 from zlib import crc32
 from zoneinfo import ZoneInfo
 
@@ -446,6 +447,37 @@ def test_survives_the_trip(changes: dict[str, Any]) -> None:
     made = Placed(**{"order_id": "1", **changes})
     assert quick(made)
     assert read(made) == made
+
+
+class Plain(msgspec.Struct, frozen=True):
+    name: str
+    count: int = 2**62
+    weight: float = 1.5
+
+
+class Holding(Event, type="holding", topic=ORDERS):
+    one: Plain | None = None
+    many: list[Plain] = []
+    some: tuple[Plain, ...] = ()
+    named: dict[str, Plain] = {}
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [Plain("a", -(2**63) - 1), Plain("a", 1.0), Plain("a", 1, NAN), Plain("a", 1, "1"), Plain(Mock(spec=str))],  # type: ignore[arg-type]
+)
+def test_plain_structs_within_an_event(plain: Plain) -> None:
+    good = Plain("a")
+    for hold in (
+        lambda each: Holding(one=each),
+        lambda each: Holding(many=[good, each]),
+        lambda each: Holding(some=(each, good)),
+        lambda each: Holding(named={"a": each}),
+    ):
+        assert quick(hold(good))
+        assert read(hold(good)) == hold(good)
+        with pytest.raises(EventInvalid):
+            Registry().encode(hold(plain))
 
 
 class Slow(Event, type="slow", topic=ORDERS):

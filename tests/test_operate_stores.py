@@ -6,6 +6,8 @@ import asyncio
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +258,28 @@ def test_a_check_up_finds_a_damaged_file_and_one_of_another_kind(tmp_path: Path)
         assert "is no SQLite database" in wrong.message
 
     asyncio.run(main())
+
+
+HOLD = """
+import sqlite3, sys, time
+c = sqlite3.connect(sys.argv[1], isolation_level=None); c.execute("begin immediate")
+print("ready", flush=True); time.sleep(600)
+"""
+
+
+def test_a_write_lock_that_is_held_is_told_with_its_holder(tmp_path: Path) -> None:
+    app, settings = make(tmp_path)
+    asyncio.run(ran(app, settings, "1"))
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "data" / "billing.db")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "ready\n"
+            (found,) = bad(asyncio.run(findings(app, settings)))
+        finally:
+            process.kill()
+    assert (found.level, found.about) == ("warn", "store of billing")
+    assert f"process {process.pid} " in found.message and f"kill {process.pid}" in found.remedy
+    assert bad(asyncio.run(findings(app, settings))) == []
 
 
 def test_little_room_and_few_inodes_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

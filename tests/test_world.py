@@ -8,9 +8,10 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -713,6 +714,12 @@ def test_code_without_a_loop_publishes_and_transacts(tmp_path: Path) -> None:
         app.sync.publish(order("1", "d"), order("2"))
         with pytest.raises(TransactionError, match="open already"), app.sync.open():
             raise AssertionError("opened")
+        with app.sync.transaction(service), pytest.raises(TransactionError, match="before its commit"):
+            app.sync.publish(order("early"))
+        with pytest.raises(TransactionError, match="another event loop"):
+            asyncio.run(app.publish(PaymentTaken(order_id="1")))
+        with pytest.raises(TransactionError, match="another event loop"):
+            asyncio.run(app.read(service, "select * from seen"))
     with pytest.raises(TransactionError, match="not open"):
         app.sync.publish(order("3"))
 
@@ -727,6 +734,55 @@ def test_code_without_a_loop_publishes_and_transacts(tmp_path: Path) -> None:
     rows = asyncio.run(handle())
     assert sorted(rows) == [("1", "c"), ("1", "d"), ("2", "c"), ("by hand", "x")]
     assert [customer for id_, customer in rows if id_ == "1"] == ["c", "d"]  # the transaction came first
+
+
+@pytest.mark.parametrize(
+    ("later", "match"),
+    [({"after": timedelta(hours=1)}, r"after=datetime.timedelta"), ({"at": datetime(2026, 1, 1, tzinfo=UTC)}, "at="),
+     ({"after": "5"}, "after='5'")],
+)  # fmt: skip
+def test_a_delay_is_a_number_and_a_moment_a_unix_time(later: Any, match: str) -> None:
+    async def test() -> None:
+        app = App(Service("shop"), events=[OrderPlaced])
+        async with testing.world(app) as w:
+            with pytest.raises(TransactionError, match=rf"(?s){match}.*total_seconds"):
+                await app.publish(order("1"), **later)
+            assert w.published(OrderPlaced) == []
+            await app.publish(order("2"), after=-5)
+            await w.settle()
+            assert w.published(OrderPlaced) == [order("2")]  # it is due already
+
+    asyncio.run(test())
+
+
+def test_threads_beside_an_open_app_use_it_and_its_own_loop_is_not_blocked(tmp_path: Path) -> None:
+    service = Service("shop")
+    app = App(service, events=[OrderPlaced])
+
+    def endpoint() -> int:
+        with app.sync.transaction(service) as tx:
+            tx.publish(order("1"))
+            with pytest.raises(TransactionError, match="before its commit"):
+                app.sync.publish(order("early"))
+            tx.execute("create table seen (id text)")
+        app.sync.publish(order("2"))
+        with app.sync.transaction(service) as tx:
+            return int(tx.fetch_value("select count(*) from seen"))
+
+    async def test() -> None:
+        async with app.open(settings=files(tmp_path)):
+            assert await asyncio.to_thread(endpoint) == 0
+            with pytest.raises(TransactionError, match="the event loop that it stands in"):
+                app.sync.publish(order("3"))
+            with (
+                pytest.raises(TransactionError, match="the event loop that it stands in"),
+                app.sync.transaction("shop"),
+            ):
+                raise AssertionError("begun")
+        with pytest.raises(TransactionError, match="not open"):
+            app.sync.publish(order("4"))
+
+    asyncio.run(test())
 
 
 @pytest.mark.parametrize("driver", ["apsw", "sqlite3"])

@@ -277,26 +277,35 @@ class App:
     async def unit_of_work(self, service: Service | str, *, on: object | None = None, wait: float = 30.0) -> UnitOfWork:
         """A unit of work of the service with its transaction as `current`; the caller commits it or rolls it back."""
         name = service if isinstance(service, str) else service.name
-        outbox = self.opened.outboxes.get(name)
+        running = self.opened
+        running.refuse_elsewhere()
+        outbox = running.outboxes.get(name)
         if outbox is None:
             raise TransactionError(f"the service {name!r} is not open here", remedy="give it to the App")
         if outbox.full:
             await outbox.wait_for_space(wait)
-        unit = UnitOfWork(outbox, joined=None if on is None else outbox.store.join(on))
+        unit = UnitOfWork(outbox)
+        if on is not None:
+            unit.join(outbox.store.join(on))
         unit.current = Transaction(unit)
         return unit
 
     async def read(self, service: Service | str, sql: str, *args: Any) -> list[Row]:
         """Committed rows of the service's store, as named tuples; outside of any transaction."""
         name = service if isinstance(service, str) else service.name
-        store = self.opened.stores.get(name)
+        running = self.opened
+        running.refuse_elsewhere()
+        store = running.stores.get(name)
         if store is None:
             raise TransactionError(f"the service {name!r} is not open here", remedy="give it to the App")
         return await store.read(sql, args)
 
     @property
     def sync(self) -> SyncApp:
-        """The same for code without an event loop: `with app.sync.open(): app.sync.publish(event)`."""
+        """The same for code without an event loop: `with app.sync.open(): app.sync.publish(event)`.
+
+        While `async with app.open():` lasts, other threads (`def` endpoints, say) use it without opening it.
+        """
         if self._sync is None:
             from evenflow.sync import SyncApp
 

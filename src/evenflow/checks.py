@@ -7,6 +7,7 @@ that the value is harmless after all (an `int` in a float's place).
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -82,19 +83,22 @@ def _has_times(kind: Any, seen: tuple[type, ...] = ()) -> bool:
     return any(_has_times(each, seen) for each in parts_of(kind))
 
 
+SMALL = (1 << 30) - 1
+"""The largest integer of one digit, which is compared quickest."""
+
 _SIMPLE: dict[type, str] = {
     node.NoneType: "{v} is None",
-    node.BoolType: "type({v}) is bool",
-    node.StrType: "type({v}) is str",
-    node.IntType: f"(type({{v}}) is int and {INT_MIN} <= {{v}} <= {INT_MAX})",
-    node.FloatType: "(type({v}) is float and {v} - {v} == 0.0)",
-    node.BytesType: "type({v}) is bytes",
-    node.DecimalType: "(type({v}) is Decimal and {v}.is_finite())",
-    node.UUIDType: "type({v}) is UUID",
-    node.DateType: "type({v}) is date",
-    node.TimeDeltaType: "type({v}) is timedelta",
-    node.DateTimeType: "(type({v}) is datetime and ({v}.tzinfo is UTC or flaw({v}) is None))",
-    node.TimeType: "(type({v}) is time and flaw({v}) is None)",
+    node.BoolType: "{v}.__class__ is bool",
+    node.StrType: "{v}.__class__ is str",
+    node.IntType: (f"({{v}}.__class__ is int and (-{SMALL} <= {{v}} <= {SMALL} or {INT_MIN} <= {{v}} <= {INT_MAX}))"),
+    node.FloatType: "({v}.__class__ is float and {v} - {v} == 0.0)",
+    node.BytesType: "{v}.__class__ is bytes",
+    node.DecimalType: "({v}.__class__ is Decimal and {v}.is_finite())",
+    node.UUIDType: "{v}.__class__ is UUID",
+    node.DateType: "{v}.__class__ is date",
+    node.TimeDeltaType: "{v}.__class__ is timedelta",
+    node.DateTimeType: "({v}.__class__ is datetime and ({v}.tzinfo is UTC or flaw({v}) is None))",
+    node.TimeType: "({v}.__class__ is time and flaw({v}) is None)",
 }
 _CONTAINERS: dict[type, str] = {
     node.ListType: "list",
@@ -158,7 +162,7 @@ class _Tests:
             inner = self.condition(item, "x")
             return [f"v = e.{name}", f"if not {outer}: {otherwise}", "for x in v:", f" if not ({inner}): {otherwise}"]
         condition = self.condition(kind, "v")
-        return [f"v = e.{name}", f"if not ({condition}): {otherwise}"] if condition else []
+        return [f"if not ({_put(f'e.{name}', 'v', condition)}): {otherwise}"] if condition else []
 
     def condition(self, kind: Any, v: str) -> str:
         """A condition on the variable `v`, or "" where everything passes."""
@@ -238,8 +242,8 @@ class _Tests:
         fields = fields_of(cls)
         if not self.zones and len(fields) <= INLINE and all(type(kind) in _SIMPLE for kind in fields.values()):
             known = self.name("type", cls)
-            tests = [self.condition(kind, f"{v}.{name}") for name, kind in fields.items()]
-            return "(" + " and ".join([f"type({v}) is {known}", *tests]) + ")"
+            tests = [_put(f"{v}.{name}", "n", self.condition(kind, "n")) for name, kind in fields.items()]
+            return "(" + " and ".join([f"{v}.__class__ is {known}", *tests]) + ")"
         test = self.name("test", self.predicate(cls))
         return f"{test}({v})" if self.zones else f"(type({v}) is {self.name('type', cls)} and {test}({v}))"
 
@@ -252,3 +256,10 @@ class _Tests:
         name = f"{stem}{self.count}"
         self.scope[name] = value
         return name
+
+
+def _put(value: str, v: str, condition: str) -> str:
+    """A condition on a variable as one on an expression, which is worked out once."""
+    uses = re.compile(rf"\b{v}\b")
+    first = value if len(uses.findall(condition)) == 1 else f"({v} := {value})"
+    return uses.sub(first, condition, count=1)

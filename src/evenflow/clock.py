@@ -14,15 +14,19 @@ MINUTE = 60.0
 HOUR = 3600.0
 DAY = 86400.0
 
+WAITERS = 32
+"""Waiters of a signal that is never set, after which those that were given up are forgotten."""
+
 
 class Signal:
     """A flag that tasks wait for. Unlike `asyncio.Event`, setting it is cheap when nobody waits."""
 
-    __slots__ = ("_set", "_waiters")
+    __slots__ = ("_limit", "_set", "_waiters")
 
     def __init__(self) -> None:
         self._set = False
         self._waiters: list[asyncio.Future[None]] = []
+        self._limit = WAITERS
 
     def set(self) -> None:
         self._set = True
@@ -40,6 +44,9 @@ class Signal:
 
     def waiter(self) -> asyncio.Future[None]:
         """A future that is done at the next `set()`; whoever gives it up cancels it."""
+        if len(self._waiters) >= self._limit:  # those that were given up: nobody else takes them out
+            self._waiters = [each for each in self._waiters if not each.done()]
+            self._limit = max(WAITERS, 2 * len(self._waiters))
         future = asyncio.get_running_loop().create_future()
         self._waiters.append(future)
         return future

@@ -6,6 +6,7 @@ append and the removal of its rows appends them again with the same numbers, whi
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,10 @@ from evenflow.clock import Clock, Signal
 from evenflow.engine import Engine, Outcome, Partition
 from evenflow.envelope import Envelope, pack, unpack
 from evenflow.errors import EngineUnavailable, EvenflowError, FenceLost, OutboxFull, StoreUnavailable
-from evenflow.ids import slot_of
+from evenflow.ids import new_id, new_ids, slot_of
 from evenflow.position import Owned, guard
 from evenflow.registry import SIZE_LIMIT, Registry
-from evenflow.store import Session, Store
+from evenflow.store import Row, Session, Store
 
 if TYPE_CHECKING:
     from evenflow.unit_of_work import Added, UnitOfWork
@@ -32,11 +33,13 @@ ROW_EVENTS = 1000
 RELAY_GROUP = "evenflow.relay"
 RELAY_PARTITION = Partition("", 0, 0)
 RELAY_ROWS = 50
+RELAY_EVENTS = 5000
+"""Events that the relay moves in one round, about; a round has at most `RELAY_ROWS` rows, and at least one."""
 DUE_EVENTS = 500
 LIMIT_EVENTS = 1_000_000
 LIMIT_BYTES = 1 << 30
 POLL = 0.5
-"""Seconds between looks at an outbox whose relay is another process's."""
+"""Seconds after which what should have been told is looked for by oneself."""
 
 
 class Outbox:
@@ -74,13 +77,20 @@ class Outbox:
         self._joined: list[tuple[int, str, frozenset[int]]] = []
         self._removed = Signal()
         self._work = Signal()
-        self._spread = 0
+        self._moving = False
+        self._rows = RELAY_ROWS
 
     # -- what a unit of work asks -----------------------------------------------------------------------------------
 
     def fields(self, event: Any, id_: str, because: Envelope | None) -> tuple[str, tuple[Any, ...]]:
-        """The topic and the fields of an envelope but for producer and number; see `Envelope` for their order."""
+        """The topic and the fields of an envelope but for producer and number; see `Envelope` for their order.
+
+        An id that is "" is drawn with the number, unless the slot depends on it.
+        """
         spec, key, slot, data, content_type = self.registry.encode(event, self.event_limit)
+        if key is None:
+            id_ = id_ or new_id(self.clock.now)
+            slot = slot_of(id_)
         if because is None:
             correlation, causation, headers = "", "", None
         else:
@@ -91,7 +101,7 @@ class Outbox:
             spec.type,
             spec.version,
             key,
-            slot if key is not None else slot_of(id_),
+            slot,
             self.clock.now(),
             data,
             correlation,
@@ -103,8 +113,10 @@ class Outbox:
     async def keep(self, session: Session, units: list[UnitOfWork]) -> None:
         """Number what these units publish, and add it: the last statements before the commit that they share."""
         counts: dict[str, dict[int, int]] = {}
+        missing = 0
         for unit in units:
             for topic, fields in unit.published:
+                missing += not fields[0]
                 slots = counts.setdefault(topic, {})
                 slots[fields[5]] = slots.get(fields[5], 0) + 1
         numbers: dict[str, dict[int, int]] = {}
@@ -112,12 +124,14 @@ class Outbox:
             wanted = _json(sorted(slots.items())).decode()
             drawn = await session.fetch(self.store.sql["counters_draw"], (topic, wanted))
             numbers[topic] = {slot: number - slots[slot] for slot, number in drawn}
+        ids = iter(new_ids(missing, self.clock.now()))
         topics: dict[str, list[Envelope]] = {topic: [] for topic in counts}
         for unit in units:
             for topic, fields in unit.published:
                 slot = fields[5]
                 number = numbers[topic][slot] = numbers[topic][slot] + 1
-                topics[topic].append(Envelope(*(*fields[:8], self.producer, number, *fields[8:])))
+                id_ = fields[0] or next(ids)
+                topics[topic].append(Envelope(*(id_, *fields[1:8], self.producer, number, *fields[8:])))
         added = [each for topic, envelopes in topics.items() for each in await self._add(session, topic, envelopes)]
         for unit in units:
             unit.added = added
@@ -160,25 +174,41 @@ class Outbox:
     async def wait_for_slots(self, topic: str, slots: frozenset[int]) -> None:
         """Wait until all of those are in the engine: a direct publish comes after."""
         while self.holds(topic, slots):
-            self._removed.clear()
-            await self.clock.wait(self._removed, POLL)
-            if self.owned is None:
+            if self.owned is None:  # another process's relay tells by its commit
                 await self.measure()
+                if not self.holds(topic, slots):
+                    return
+            self._removed.clear()
+            heard = self._hear(self._removed)
+            try:
+                await self.clock.wait(self._removed, POLL)
+            finally:
+                heard.cancel()
 
     @property
     def idle(self) -> bool:
         """Whether nothing of this process is on its way."""
-        return not self.mine and not self._work.is_set()
+        return not (self.mine or self._work.is_set() or (self._moving and self.owned is not None))
 
     async def measure(self) -> None:
         """See how full it is, and what another process's relay has moved meanwhile."""
         ((events, size, _oldest, first),) = await self.store.read(self.store.sql["outbox_size"])
         self.full = events >= self._limits[0] or size >= self._limits[1]
-        if not events:
-            self.mine.clear()
-        for row in [row for row in self.mine if row < first]:
+        self._begins(first if events else None)
+
+    def _begins(self, first: int | None) -> None:
+        """This row, or none, is now the first that is not moved."""
+        for row in [row for row in self.mine if first is None or row < first]:
             del self.mine[row]
         self._removed.set()
+
+    async def measure_from(self, first: int | None) -> None:
+        """The same as `measure`, for who has just read which row is the first."""
+        if first is not None:
+            await self.measure()
+        else:
+            self.full = False
+            self._begins(None)
 
     # -- the relay --------------------------------------------------------------------------------------------------
 
@@ -188,25 +218,26 @@ class Outbox:
 
     async def relay(self, stopping: Signal) -> None:
         """Move what is committed, as long as this process owns the relay. Returns when told to stop."""
-        while not stopping.is_set():
-            wait = POLL
-            try:
-                if self.owned is not None:
-                    if await self.step():
-                        continue
-                    wait = await self.next_due()
-                    self.trouble = ""
-                self.store.changed.clear()
+        heard = self._hear(self._work)
+        try:
+            while not stopping.is_set():
                 self._work.clear()
-                if self.owned is not None and await self._anything():
-                    continue
-            except FenceLost:
-                self.owned = None
-            except Exception as error:
-                await self._troubled(error)
-                await self.clock.wait(stopping, POLL)
-                continue
-            await self._wait(min(wait, POLL))
+                if heard.done():  # before the look at the store, so that nothing comes unnoticed after it
+                    heard = self._hear(self._work)
+                told, wait = self._work, POLL
+                try:
+                    if self.owned is not None:
+                        wait = min(await self.step(), POLL)
+                        self.trouble = ""
+                except FenceLost:
+                    self.owned = None
+                except Exception as error:
+                    await self._troubled(error)
+                    told = stopping
+                if wait > 0:
+                    await self.clock.wait(told, wait)
+        finally:
+            heard.cancel()
 
     async def _troubled(self, error: Exception) -> None:
         """Keep what is wrong, and say it once; a relay that ended would be a silent stall."""
@@ -217,17 +248,11 @@ class Outbox:
         self.trouble = trouble
         await self._measure_quietly()
 
-    async def _wait(self, seconds: float) -> None:
-        """Until this process has committed events, another has changed the store, or the time is over."""
-        changed, work = self.store.changed.waiter(), self._work
-        changed.add_done_callback(lambda future: None if future.cancelled() else work.set())
-        try:
-            await self.clock.wait(work, seconds)
-        finally:
-            changed.cancel()
-
-    async def _anything(self) -> bool:
-        return bool(await self.store.read(self.store.sql["outbox_next"], (1,)))
+    def _hear(self, told: Signal) -> asyncio.Future[None]:
+        """Have this set as soon as another process is seen to have changed the store; cancel what this returns."""
+        changed = self.store.changed.waiter()
+        changed.add_done_callback(lambda future: None if future.cancelled() else told.set())
+        return changed
 
     async def _measure_quietly(self) -> None:
         try:
@@ -235,39 +260,47 @@ class Outbox:
         except StoreUnavailable as error:
             self.trouble = error.message
 
-    async def next_due(self) -> float:
-        """Seconds until the next event is due."""
-        rows = await self.store.read(self.store.sql["due_next"])
-        due = rows[0][0]
-        return POLL if due is None else max(0.0, due - self.clock.now())
+    async def step(self) -> float:
+        """Queue what is due and move one round of rows to the engine; seconds until there is more to do.
 
-    async def step(self) -> bool:
-        """Queue what is due and move one round of rows to the engine; whether there may be more."""
+        What is committed meanwhile is told: by `added`, or by `changed` of the store.
+        """
         owned = self.owned
         assert owned is not None
-        due = await self._queue_due(owned)
-        rows = await self.store.read(self.store.sql["outbox_next"], (RELAY_ROWS,))
-        if not rows:
-            return due > 0
-        stored_to = 0
-        position = 0
+        asked = self._rows
+        rows = await self.store.read(self.store.sql["relay_next"], (asked,))
+        due = rows[0][3] if rows else (await self.store.read(self.store.sql["due_next"]))[0][0]
+        ready = due is not None and due <= self.clock.now()
+        self._moving = ready or bool(rows)
+        queued = await self._queue_due(owned) if ready else 0
+        if rows:
+            await self._move(owned, rows)
+        self._moving = False
+        if queued or len(rows) == asked:
+            return 0.0
+        return POLL if due is None else max(0.0, due - self.clock.now())
+
+    async def _move(self, owned: Owned, rows: Sequence[Row]) -> None:
+        """Append the events of these rows, and remove the rows."""
+        position = stored_to = events = 0
         while position < len(rows):
             topic = rows[position][1]
             end = position + 1
             while end < len(rows) and rows[end][1] == topic:
                 end += 1
-            envelopes = [envelope for row in rows[position:end] for envelope in unpack(row[3])]
+            envelopes = [envelope for row in rows[position:end] for envelope in unpack(row[2])]
             try:
                 await self._append(topic, envelopes)
             except Exception:
                 if stored_to:  # what another topic's engine has taken is not sent again and again
                     await self._remove(owned, stored_to)
                 raise
-            self.moved += len(envelopes)
+            events += len(envelopes)
             stored_to = rows[end - 1][0]
             position = end
+        self.moved += events
+        self._rows = max(1, min(RELAY_ROWS, RELAY_EVENTS * len(rows) // events))
         await self._remove(owned, stored_to)
-        return True
 
     async def _append(self, topic: str, envelopes: list[Envelope]) -> None:
         """Append all, in order per slot; what is refused or unknown is appended again, with the same numbers."""

@@ -134,10 +134,7 @@ async def create_group(
             bounds = await engine.bounds(partition)
             holds = holds or bounds.high > bounds.low
     if holds and start is None:
-        raise Refused(
-            f"the group {group!r} is new, and the topic {topic.topic!r} holds events already",
-            remedy=f'say where it begins: start="beginning" or start="end" in its decorator ({where})',
-        )
+        raise new_on_old(group, topic.topic, where)
     if holds and start == "end":
         first = topic.generations[-1].number
         positions = {p: (await engine.bounds(p)).high for p in topic.partitions(first)}
@@ -152,6 +149,15 @@ async def create_group(
                 await session.execute(store.sql["position_create"], args)
 
     await store.transact(work)
+
+
+def new_on_old(group: str, topic: str, where: str) -> Refused:
+    """What a new group is refused with where nobody has said whether the events before it are its own."""
+    return Refused(
+        f"the group {group!r} is new, and the topic {topic!r} holds events already",
+        remedy=f'say where it begins: start="beginning" or start="end" in its decorator ({where}); '
+        f"or, if it had another name before: evenflow groups rename OLD {group}",
+    )
 
 
 async def check_belongs(group: str, topic: Log, engine: Engine, store: Store, service: str) -> None:

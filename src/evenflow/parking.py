@@ -7,6 +7,7 @@ and frees it; a person's redrive or discard is a wish in the row of the lane's h
 from __future__ import annotations
 
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evenflow.clock import Clock
@@ -239,15 +240,18 @@ def parked(group: str, row: Row) -> Parked:
     )  # fmt: skip
 
 
-async def ask(store: Store, group: str, lane: str, wish: str, who: str, clock: Clock) -> int:
-    """A person's wish for the dead letter at the head of a lane: "redrive" or "discard". How many rows it met."""
+async def ask(store: Store, group: str, heads: Sequence[Parked], wish: str, who: str, clock: Clock) -> int:
+    """A person's wish for dead letters, each the head of its lane: "redrive" or "discard". How many it met."""
     now = clock.now()
 
     async def work(session: Session) -> int:
-        changed = await session.execute(store.sql["parked_wish"], (group, lane, wish, now))
-        if changed:
-            await session.execute(store.sql["audit_add"], (now, who, f"parked {wish}", f"{group} {lane}", ""))
-        return changed
+        count = 0
+        for head in heads:
+            changed = await session.execute(store.sql["parked_wish"], (group, head.topic, head.lane, wish, now))
+            if changed:
+                await session.execute(store.sql["audit_add"], (now, who, f"parked {wish}", f"{group} {head.lane}", ""))
+            count += changed
+        return count
 
     changed = await store.transact(work)
     store.changed.set()

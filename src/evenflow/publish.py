@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextvars import Context
+from itertools import groupby
 from typing import Any
 
 from evenflow.clock import Clock
@@ -29,6 +30,14 @@ SHARE_EVENTS = 10_000
 """Events that share an append, about: the memory that it takes, and how long the first of them waits for the last."""
 
 
+def opened_elsewhere() -> TransactionError:
+    """The error for a call in another event loop than the one that opened the app."""
+    return TransactionError(
+        "the app was opened in another event loop: what is open belongs to that one",
+        remedy="open it in the loop that uses it (app.sync.open opens one of its own); app.sync is for other threads",
+    )
+
+
 class Publisher:
     """The producer of this process: numbers per topic and slot, from a counter of its own."""
 
@@ -43,10 +52,13 @@ class Publisher:
         *,
         event_limit: int,
     ) -> None:
+        self.loop = asyncio.get_running_loop()
         self.source = source
         self.producer = PROCESS_PREFIX + new_id(clock.now)
         self.ready = ready
         self.outboxes = outboxes
+        self.relaying = [outbox.mine for outbox in outboxes]
+        """Not empty where this process has committed events that are not in the engine yet."""
         self.clock = clock
         self._registry = registry
         self._place = place
@@ -65,25 +77,24 @@ class Publisher:
                 "app.publish inside an open transaction would be real before its commit",
                 remedy="use tx.publish; it is published with the commit",
             )
-        ways, limit = self._ways, self._limit
         if len(events) == 1:
-            cls = type(events[0])
-            encode, line = ways.get(cls) or self._way(cls)
-            encoded = encode(events[0], limit)
-            if line.held or self._relaying():
-                return line.enter_behind((encoded,))
+            (event,) = events
+            encode, line = self._ways.get(type(event)) or self._way(type(event))
+            encoded = encode(event, self._limit)
+            if line.held or any(self.relaying):
+                return line.enter((encoded,))
             return line.enter_one(encoded)
         by_line: dict[Line, list[Encoded]] = {}
-        for event in events:
-            encode, line = ways.get(type(event)) or self._way(type(event))
-            if line not in by_line:
-                by_line[line] = []
-            by_line[line].append(encode(event, limit))
-        entered = [line.enter_behind(encoded) for line, encoded in by_line.items()]
+        for cls, same in groupby(events, type):
+            encode, line = self._ways.get(cls) or self._way(cls)
+            by_line.setdefault(line, []).extend([encode(event, self._limit) for event in same])
+        entered = [line.enter(encoded) for line, encoded in by_line.items()]
         return entered[0] if len(entered) == 1 else _all(entered)
 
     def _way(self, cls: type) -> tuple[Encode, Line]:
         """How events of a class are published."""
+        if asyncio.get_running_loop() is not self.loop:
+            raise opened_elsewhere()
         encode = self._registry.encoder(cls)
         name = self._registry.add(cls).spec.topic.name
         line = self._lines.get(name)
@@ -91,13 +102,6 @@ class Publisher:
             line = self._lines[name] = Line(self, self._place(name))
         self._ways[cls] = encode, line
         return encode, line
-
-    def _relaying(self) -> bool:
-        """Whether a transaction of this process has committed events that are not in the engine yet."""
-        for outbox in self.outboxes:  # noqa: SIM110  # the hot path
-            if outbox.mine:
-                return True
-        return False
 
     async def close(self) -> None:
         """Append what waits. An engine that does not answer is not asked again."""
@@ -156,7 +160,7 @@ class Line:
         self._clock = publisher.clock
         self._numbers = [0] * SLOTS
         self._next = _Share()
-        self._loop = asyncio.get_running_loop()
+        self._loop = publisher.loop
         self._task: asyncio.Task[None] | None = None
         self._holding: asyncio.Task[None] | None = None
         self._closing = False
@@ -180,18 +184,25 @@ class Line:
 
     def _start(self) -> None:
         self._task = self._loop.create_task(self._run(), context=Context())
+        self._task.add_done_callback(self._over)
 
-    def enter_behind(self, encoded: Sequence[Encoded]) -> asyncio.Future[None]:
-        """The same, but after what this process has committed before for the same slots, and what waits for that."""
+    def _over(self, task: asyncio.Task[None]) -> None:
+        if self._task is task:  # cancelled before its first step
+            self._task = None
+            self._give_up(self._next)
+
+    def enter(self, encoded: Sequence[Encoded]) -> asyncio.Future[None]:
+        """The same for several, after what this process has committed before for their slots, and what waits for it."""
         done: asyncio.Future[None] = self._loop.create_future()
-        slots = frozenset([each[2] for each in encoded])
-        held = any(not slots.isdisjoint(each) for *_, each in self.held)
-        if not (held or any(outbox.holds(self.topic, slots) for outbox in self._of.outboxes)):
-            self._enter(done, encoded, cause.get())
-            return done
-        self.held.append((done, encoded, cause.get(), slots))
-        if self._holding is None:
-            self._holding = self._loop.create_task(self._hold(), context=Context())
+        if self.held or any(self._of.relaying):
+            slots = frozenset([each[2] for each in encoded])
+            held = any(not slots.isdisjoint(each) for *_, each in self.held)
+            if held or any(outbox.holds(self.topic, slots) for outbox in self._of.outboxes):
+                self.held.append((done, encoded, cause.get(), slots))
+                if self._holding is None:
+                    self._holding = self._loop.create_task(self._hold(), context=Context())
+                return done
+        self._enter(done, encoded, cause.get())
         return done
 
     async def _hold(self) -> None:
@@ -231,12 +242,16 @@ class Line:
                     for done in share.waiting:
                         _tell(done, error)
         except BaseException:  # this task was cancelled, not those that wait
-            for done in (*share.waiting, *self._next.waiting):
-                done.cancel()
-            self._next = _Share()
+            self._give_up(share)
             raise
         finally:
             self._task = None
+
+    def _give_up(self, share: _Share) -> None:
+        """Cancel those of this share, and those that would have had the next."""
+        for done in (*share.waiting, *self._next.waiting):
+            done.cancel()
+        self._next = _Share()
 
     def _take(self) -> _Share:
         """Those that share the next append: a stretch of the line, without those that were cancelled."""

@@ -22,7 +22,7 @@ from evenflow.migrations import load_migrations
 from evenflow.outbox import RELAY_GROUP, RELAY_PARTITION, Outbox
 from evenflow.ownership import check_outbox, create_group
 from evenflow.places import make_engine, make_store
-from evenflow.publish import Publisher
+from evenflow.publish import Publisher, opened_elsewhere
 from evenflow.registry import Registry
 from evenflow.report import Promise, promise_of
 from evenflow.runtime import ServiceRuntime
@@ -69,6 +69,7 @@ class Running:
         self.runtimes: dict[str, ServiceRuntime] = {}
         self.engines: dict[str, Engine] = {}
         self.publisher: Publisher
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._random = random
         self._handle = set(handle)
         self._join = join
@@ -123,7 +124,13 @@ class Running:
             await self.close(seconds=0.0)
             raise
 
+    def refuse_elsewhere(self) -> None:
+        """What is open belongs to one event loop. Raises `TransactionError` in another."""
+        if asyncio.get_running_loop() is not self.loop:
+            raise opened_elsewhere()
+
     async def _open(self) -> None:
+        self.loop = asyncio.get_running_loop()
         for line in self.settings.check_names([s.name for s in self.app.services], self._named):
             log.warning("settings: %s", line)
         self._main = await self._engine(self.settings.engine)
@@ -243,18 +250,20 @@ class Running:
         clean = True
         self._stopping.set()
         limit = self.settings.drain if seconds is None else seconds
-        for runtime in self.runtimes.values():
-            clean = await self._quietly(runtime.stop(limit), clean) and clean
-        if self._upkeep is not None:
-            await self._upkeep
-        if hasattr(self, "publisher"):  # it opened so far
-            await self._quietly(self.publisher.close(), None)
-        await self._quietly(self._tell_relays(), None)
-        await self._quietly(self._stack.aclose(), None)
-        for store in self.stores.values():
-            await self._quietly(store.close(), None)
-        for engine in self.engines.values():
-            await self._quietly(engine.close(), None)
+        try:
+            for runtime in self.runtimes.values():
+                clean = await self._quietly(runtime.stop(limit), clean) and clean
+            if self._upkeep is not None:
+                await asyncio.gather(self._upkeep, return_exceptions=True)
+            if hasattr(self, "publisher"):  # it opened so far
+                await self._quietly(self.publisher.close(), None)
+            await self._quietly(self._tell_relays(), None)
+            await self._quietly(self._stack.aclose(), None)
+        finally:  # whatever a provider raises
+            for store in self.stores.values():
+                await self._quietly(store.close(), None)
+            for engine in self.engines.values():
+                await self._quietly(engine.close(), None)
         return clean
 
     async def _quietly(self, work: Any, default: Any, doing: str = "while closing") -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from evenflow.clock import Clock, Signal
@@ -23,7 +24,7 @@ from evenflow.ownership import (
 )
 from evenflow.pausing import pauses_of
 from evenflow.position import NO_MARKS, NONE_SETTLED, claimed
-from evenflow.store import Row, Session, Store
+from evenflow.store import Process, Row, Session, Store
 
 log = logging.getLogger("evenflow")
 
@@ -72,14 +73,14 @@ class ServiceRuntime:
                 await create_group(
                     loop.name, found, engine, self.store, self._clock, start=loop.spec.start, where=loop.spec.where
                 )
-            await self._check(loop)
+            await self._check(loop, {})
         await self._see_pauses()
         row = (RELAY_GROUP, *_relay_key(), 0, NO_MARKS, NONE_SETTLED)
         await self.store.transact(lambda session: session.execute(self.store.sql["position_create"], row))
         await self._beat()
         self._relay_task = asyncio.create_task(self.outbox.relay(self._stopping))
         self._loop_tasks = [asyncio.create_task(loop.run()) for loop in self.loops.values()]
-        self._tasks = [asyncio.create_task(self._ticking()), asyncio.create_task(self._watching())]
+        self._tasks = [asyncio.create_task(work()) for work in (self._ticking, self._watching, self._beating)]
 
     async def stop(self, seconds: float) -> bool:
         """Finish what is begun, hand everything back; False when that took longer than allowed."""
@@ -148,12 +149,23 @@ class ServiceRuntime:
     async def _watching(self) -> None:
         """Look for wishes of other processes when the store has changed, at most ten times a second."""
         while not self._stopping.is_set():
-            self.store.changed.clear()
             if any(owned.lanes for loop in self.loops.values() for owned in loop.owned.values()):
                 await self._clock.wait(self.store.changed, self._interval)
+                self.store.changed.clear()
                 for loop in self.loops.values():
                     loop.look()
-            await self._clock.wait(self._stopping, 0.1)
+                await self._clock.wait(self._stopping, 0.1)
+            else:
+                await self._clock.wait(self._stopping, self._interval)
+
+    async def _beating(self) -> None:
+        """Beat while a tick takes long, too: what it waits for, another's write lock, says nothing against us."""
+        while not self._stopping.is_set():
+            last = self._me.beat
+            await self._clock.wait(self._stopping, 2 * self._interval)
+            if self._me.beat == last:
+                with suppress(StoreUnavailable):  # the tick says it
+                    await self._beat()
 
     async def _beat(self) -> None:
         self._me = replace(self._me, beat=self._me.beat + 1)
@@ -161,45 +173,79 @@ class ServiceRuntime:
 
     async def tick(self) -> None:
         """One heartbeat, and one look at who works on what."""
-        await self._beat()
-        await self._tick_relay()
-        await self.outbox.measure()
-        if not self.loops:
+        unheard: StoreUnavailable | None = None
+        try:
+            await self._beat()
+        except StoreUnavailable as error:  # others may take what is ours, under a higher fence; all else goes on
+            unheard = error
+        await self._look()
+        if unheard is not None:
+            raise unheard
+
+    def _revive(self) -> None:
+        """Begin a loop again that has ended and was not told to: a handler can cancel the task that it runs in."""
+        for place, (loop, task) in enumerate(zip(self.loops.values(), self._loop_tasks, strict=False)):
+            if task.done() and not loop.stopping:
+                log.error("group %s: the task of its loop was cancelled, claiming its partitions anew", loop.name)
+                for partition in list(loop.owned):
+                    loop.forget(partition)
+                self._loop_tasks[place] = asyncio.create_task(loop.run())
+
+    async def _look(self) -> None:
+        """What is read once for all groups may be old when it is acted on: a claim then finds another fence."""
+        rows = await self.store.read(self.store.sql["owner_list"])
+        if not rows:
             return
-        await self._see_pauses()
-        states = {(row[0], row[1]): row for row in await self.store.read(self.store.sql["group_list"])}
+        self._revive()
+        *_, paused, first = rows[0]
+        await self.outbox.measure_from(first)
+        if paused or any(loop.pauses for loop in self.loops.values()):
+            await self._see_pauses()
+        groups: dict[str, list[Row]] = {}
+        for row in rows:
+            groups.setdefault(row[8], []).append(row)
+        live = await self._live()
+        for row in groups.get(RELAY_GROUP, ()):
+            await self._tick_relay(row, live)
+        logs: dict[str, Log] = {}
         for loop in self.loops.values():
-            rows = [states.get((loop.name, topic.name)) for topic in loop.spec.topics]
-            if None in rows and not loop.stopped:
+            ours = groups.get(loop.name, [])
+            states = {row[0]: row[9] for row in ours}
+            known = [states.get(topic.name) for topic in loop.spec.topics]
+            if None in known and not loop.stopped:
                 await loop.halt(_gone(loop.name))
-            if loop.stopped and all(row is not None and row[3] == "running" for row in rows):
+            if loop.stopped and all(state == "running" for state in known):
                 loop.stopped = ""
-            if not loop.stopped and await self._check(loop):
-                await self._tick_group(loop)
+            if not loop.stopped and await self._check(loop, logs):
+                await self._tick_group(loop, logs, ours, [each.id for each in live if loop.name in each.groups])
 
     async def _see_pauses(self) -> None:
         rows = await self.store.read(self.store.sql["pause_list"])
         for loop in self.loops.values():
             loop.pause(pauses_of(loop.name, rows))
 
-    async def _live(self, group: str) -> list[str]:
-        """The processes of this group that are alive. Read it after the owners: each has beaten before it claimed."""
+    async def _live(self) -> list[Process]:
+        """The processes that are alive. Read it after the owners: each has beaten before it claimed."""
         live = []
         for process in await self.store.processes():
             if self._liveness.alive(process):
                 live.append(process)
             elif self._liveness.gone(process):
                 await self.store.forget(process.id)
-        return [process.id for process in live if group in process.groups]
+        return live
 
-    async def _check(self, loop: GroupLoop) -> bool:
-        """Whether log, store and positions of the group belong together; where not, it stops visibly."""
+    async def _check(self, loop: GroupLoop, logs: dict[str, Log]) -> bool:
+        """Whether log, store and positions of the group belong together; where not, it stops visibly.
+
+        `logs` holds those that were asked for in this look, and gets the others.
+        """
         try:
             for topic in loop.spec.topics:
                 engine = await self._ready(topic.name)
-                found = await engine.log(topic.name)
+                found = logs.get(topic.name) or await engine.log(topic.name)
                 if found is None:
                     raise GroupStopped(f"the topic {topic.name!r} is gone", remedy="declare it again, then seek")
+                logs[topic.name] = found
                 if not loop.owned:
                     await check_belongs(loop.name, found, engine, self.store, self.name)
         except GroupStopped as error:
@@ -207,15 +253,12 @@ class ServiceRuntime:
             return False
         return True
 
-    async def _tick_relay(self) -> None:
-        rows = await self.store.read(self.store.sql["position_list"], (RELAY_GROUP,))
-        if not rows:
-            return
-        fence, owner = rows[0][6], rows[0][7]
+    async def _tick_relay(self, row: Row, live: Sequence[Process]) -> None:
+        fence, owner = row[6], row[7]
         outbox = self.outbox
         if outbox.owned is not None and (owner != self._me.id or fence != outbox.owned.fence):
             outbox.owned = None
-        if outbox.owned is None and (owner == self._me.id or owner not in await self._live(RELAY_GROUP)):
+        if outbox.owned is None and (owner == self._me.id or all(owner != each.id for each in live)):
             args = (RELAY_GROUP, *_relay_key(), fence, self._me.id)
             sql = self.store.sql["position_claim"]
             found = await self.store.transact(lambda session: session.fetch(sql, args))
@@ -223,16 +266,12 @@ class ServiceRuntime:
                 outbox.owned = claimed(RELAY_GROUP, RELAY_PARTITION, 1, "", found[0])
                 outbox.nudge()
 
-    async def _tick_group(self, loop: GroupLoop) -> None:
-        rows = await self.store.read(self.store.sql["position_list"], (loop.name,))
-        live = await self._live(loop.name)
+    async def _tick_group(self, loop: GroupLoop, logs: Mapping[str, Log], rows: list[Row], live: list[str]) -> None:
         for topic in loop.spec.topics:
-            engine = await self._ready(topic.name)
-            found = await engine.log(topic.name)
-            if found is None:
-                continue
+            engine, found = await self._ready(topic.name), logs[topic.name]
             ours = _current(rows, found)
-            if await next_generation(loop.name, found, engine, self.store):
+            behind = any(partition.generation < found.generations[-1].number for partition in ours)
+            if behind and await next_generation(loop.name, found, engine, self.store):
                 for partition in list(loop.owned):
                     if partition.topic == topic.name:
                         loop.forget(partition)

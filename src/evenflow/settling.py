@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from evenflow.clock import Signal
 from evenflow.engine import Partition
 from evenflow.errors import FenceLost, StatementFailed, StoreUnavailable
-from evenflow.group import GroupLoop
+from evenflow.group import GroupLoop, cancelled_us
 from evenflow.parking import ParkingFull
 from evenflow.unit_of_work import UnitOfWork
 from evenflow.window import Job, Window
@@ -93,7 +93,9 @@ class SettlingLoop(GroupLoop):
             except (StoreUnavailable, FenceLost) as error:
                 self._trouble(error.message)
                 await self._start_again()
-            except Exception:
+            except BaseException as error:
+                if cancelled_us(error):
+                    raise
                 log.exception("group %s: could not settle, claiming its partitions anew", self.name)
                 await self._start_again()
             self.wake()

@@ -66,6 +66,14 @@ class Diagnosis:
     message: str
     remedy: str
 
+    def refusal(self) -> Refused:
+        """What opening a file raises for it."""
+        return (NoRoom if self.trouble is Trouble.FULL else Refused)(self.message, remedy=self.remedy)
+
+
+class NoRoom(Refused):
+    """The disk is full. It is refused as other things are, but passes without a change of the app or its settings."""
+
 
 @dataclass(frozen=True, slots=True)
 class Holder:

@@ -14,7 +14,7 @@ import apsw
 
 from evenflow.checkup import Finding
 from evenflow.errors import Refused
-from evenflow.sqlite_diagnosis import check_place, diagnose
+from evenflow.sqlite_diagnosis import check_place, diagnose, lock_holder
 from evenflow.sqlite_file import WAL_RESET_FIXED, KindOfFile, hold, let_go, read_header
 
 LITTLE, TOO_LITTLE = 1 << 30, 64 << 20
@@ -22,6 +22,7 @@ FEW_INODES = 1000
 LARGE_WAL = 512 << 20
 AHEAD = 5.0
 PATIENCE = 2.0
+HELD, LOOKS = 1.0, 20
 
 Connection = apsw.Connection | sqlite3.Connection
 
@@ -59,6 +60,7 @@ def _opened(path: str, kind: KindOfFile, deep: bool, driver: str) -> Iterator[Fi
         try:
             kind.check(read_header(connection.execute), path)
             yield from _facts(connection, path, what)
+            yield from _locked(path, what)
             if deep:
                 yield _integrity(connection, path, what)
         finally:
@@ -101,6 +103,21 @@ def _facts(connection: Connection, path: str, what: str) -> Iterator[Finding]:
         yield Finding(
             "warn", what, f"its -wal file has {wal / 1e6:,.0f} MB: a reader has not ended for long, and holds it up",
             f"find it with lsof {path}-wal, and end it",
+        )  # fmt: skip
+
+
+def _locked(path: str, what: str) -> Iterator[Finding]:
+    """Whoever writes has the lock for a moment: told is who has it at every look."""
+    for look in range(LOOKS):
+        holder = lock_holder(path)
+        if holder is None:
+            return
+        if look < LOOKS - 1:
+            time.sleep(HELD / LOOKS)
+            continue
+        yield Finding(
+            "warn", what, f"{holder} has held its write lock for {HELD:.0f} s and more: nothing can be written",
+            f"let it finish, or end it (kill {holder.pid}): what it has not committed is rolled back by itself",
         )  # fmt: skip
 
 

@@ -185,8 +185,7 @@ def connect(
             connection.close()
         if not isinstance(error, apsw.Error) or is_busy(error):
             raise
-        found = diagnose(error, path, what)
-        raise Refused(found.message, remedy=found.remedy) from error
+        raise diagnose(error, path, what).refusal() from error
     return connection
 
 

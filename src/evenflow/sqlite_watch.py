@@ -17,7 +17,8 @@ _IN_MODIFY = 0x2
 _IN_NONBLOCK_CLOEXEC = os.O_NONBLOCK | os.O_CLOEXEC if sys.platform == "linux" else 0
 _FIRST = 0.001
 _ALERT = 2.0
-_CALM = 0.25
+_CALM = 1.0
+"""Seconds between looks while no event comes: only to notice that the system tells of none."""
 
 
 class FileEvents:

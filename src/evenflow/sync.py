@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from evenflow.errors import TransactionError
 from evenflow.store import Row
-from evenflow.unit_of_work import Transaction
+from evenflow.unit_of_work import Transaction, open_unit
 
 if TYPE_CHECKING:
     from evenflow.app import App
@@ -60,19 +60,40 @@ class SyncApp:
         """See `App.transaction`."""
         unit = self._wait(self._app.unit_of_work(service, on=on))
         assert unit.current is not None
+        before = open_unit.get()
+        open_unit.set(unit)  # what waits in the loop for this thread has its context
         try:
             yield SyncTransaction(self, unit.current)
             self._wait(unit.commit())
         except BaseException:
             self._wait(unit.rollback())
             raise
+        finally:
+            open_unit.set(before)
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        loop = self._loop
-        if loop is None:
+        try:
+            loop = self._working_loop()
+        except TransactionError:
             work.close()
-            raise TransactionError("app.sync is not open", remedy="use it inside `with app.sync.open():`")
+            raise
         return asyncio.run_coroutine_threadsafe(work, loop).result()
+
+    def _working_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop of our own thread, or the one in which `async with app.open():` has opened the app."""
+        running = self._app._running
+        loop = self._loop or (running.loop if running is not None else None)
+        if loop is None:
+            raise TransactionError(
+                "app.sync is not open",
+                remedy="use it inside `with app.sync.open():`, or in a thread beside `async with app.open():`",
+            )
+        if asyncio._get_running_loop() is loop:
+            raise TransactionError(
+                "app.sync would wait for the event loop that it stands in",
+                remedy="use `await app.publish(…)` and `async with app.transaction(…)` here",
+            )
+        return loop
 
 
 class SyncTransaction:

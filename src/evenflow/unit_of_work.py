@@ -34,63 +34,42 @@ Added = tuple[int, str, frozenset[int]]
 """A row of the outbox, its topic, and the slots of its events."""
 
 
-class UnitOfWork:
+class UnitOfWork(msgspec.Struct, eq=False):
     """What one commit makes real. Used by one task; `current` is the transaction that may add to it now."""
 
-    __slots__ = (
-        "_applied",
-        "_guarded",
-        "_joined",
-        "added",
-        "current",
-        "done",
-        "driven",
-        "dues",
-        "envelopes",
-        "expired",
-        "failed",
-        "group",
-        "guards",
-        "noticed",
-        "outbox",
-        "published",
-        "ran",
-        "session",
-        "sites",
-        "statements",
-        "traced",
-        "waiting",
-    )
+    outbox: Outbox
+    group: str = ""
+    guards: list[Statement] = []
+    statements: list[Statement] = []
+    traced: bool = True
+    """Whether call sites are kept in `sites`. Without it, `WriteFailed` does not know its line."""
+    sites: list[tuple[CodeType, int]] = []
+    published: list[tuple[str, tuple[Any, ...]]] = []
+    added: Sequence[Added] = ()
+    """The rows of the outbox that hold what it has published."""
+    session: Session | None = None
+    current: Transaction | None = None
+    waiting: str = ""
+    """What its handler waits for now that is no business of others: "store", "thread" or nothing."""
+    envelopes: Sequence[Envelope] = ()
+    """What a transaction's cause is a place in."""
+    failed: StatementFailed | None = None
+    noticed: bool = False
+    """Whether there is something to be looked at after the present event, `failed` or else."""
+    expired: Transaction | None = None
+    driven: bool = False
+    dues: bool = False
+    ran: Transaction | None = None
+    """The last transaction that has run a statement directly, which no `undo` takes back."""
+    done: bool = False
+    _applied: int = 0
+    _guarded: bool = False
+    _joined: bool = False
 
-    def __init__(self, outbox: Outbox, group: str = "", *, joined: Session | None = None) -> None:
-        self.outbox = outbox
-        self.group = group
-        self.guards: list[Statement] = []
-        self.statements: list[Statement] = []
-        self.traced = True
-        """Whether call sites are kept in `sites`. Without it, `WriteFailed` does not know its line."""
-        self.sites: list[tuple[CodeType, int]] = []
-        self.published: list[tuple[str, tuple[Any, ...]]] = []
-        self.added: Sequence[Added] = ()
-        """The rows of the outbox that hold what it has published."""
-        self.session = joined
-        self.current: Transaction | None = None
-        self.waiting = ""
-        """What its handler waits for now that is no business of others: "store", "thread" or nothing."""
-        self.envelopes: Sequence[Envelope] = ()
-        """What a transaction's cause is a place in."""
-        self.failed: StatementFailed | None = None
-        self.noticed = False
-        """Whether there is something to be looked at after the present event, `failed` or else."""
-        self.expired: Transaction | None = None
-        self.driven = False
-        self.dues = False
-        self.ran: Transaction | None = None
-        """The last transaction that has run a statement directly, which no `undo` takes back."""
-        self.done = False
-        self._applied = 0
-        self._guarded = joined is not None
-        self._joined = joined is not None
+    def join(self, session: Session) -> None:
+        """Be part of the user's own transaction, and never commit it."""
+        self.session = session
+        self._guarded = self._joined = True
 
     @property
     def begun(self) -> bool:
@@ -238,17 +217,17 @@ class Transaction(msgspec.Struct, eq=False, gc=False):
         outbox = unit.outbox
         source = unit.envelopes[self._cause] if isinstance(self._cause, int) else self._cause
         self._count += 1
-        if source is None:
-            id_ = new_id(outbox.clock.now)
-        else:
+        if source is not None:
             id_ = derived_id(unit.group, source.source, source.id, str(self._count))
+        else:
+            id_ = "" if after is None and at is None else new_id(outbox.clock.now)
         topic, fields = outbox.fields(event, id_, source or cause.get())
         if after is None and at is None:
             if name is not None:
                 raise TransactionError("publish(name=…) needs after= or at=", remedy="a name is for cancelling in time")
             unit.published.append((topic, fields))
             return
-        due = outbox.clock.now() + after if after is not None else at
+        due = _due(outbox.clock.now(), after, at)
         envelope = Envelope(*(*fields[:8], "", 0, *fields[8:]))
         unit.dues = True
         unit.hand_over(outbox.store.sql["due_add"], (due, name, topic, pack([envelope])), depth=2)
@@ -330,6 +309,17 @@ class Transaction(msgspec.Struct, eq=False, gc=False):
         unit.ran = self
         unit.waiting = "store"
         return unit
+
+
+def _due(now: float, after: Any, at: Any) -> Any:
+    try:
+        return now + after if after is not None else at + 0.0
+    except TypeError:
+        given = f"after={after!r}" if after is not None else f"at={at!r}"
+        raise TransactionError(
+            f"publish({given}): after is a number of seconds, at a Unix time",
+            remedy="say after=delta.total_seconds(), or at=moment.timestamp()",
+        ) from None
 
 
 def _closed() -> TransactionError:

@@ -14,6 +14,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from evenflow.calling import ends_us, publish_all
+from evenflow.drive import HandlerTimeout
 from evenflow.engine import Batch, Partition
 from evenflow.envelope import Envelope
 from evenflow.handler import Delivery
@@ -28,7 +29,7 @@ from evenflow.window import Job, Window
 from evenflow.work import Progress, Work
 
 if TYPE_CHECKING:
-    from concurrent.futures import ProcessPoolExecutor
+    from evenflow.cpu_pool import CpuPool
 
 WINDOW = 2000
 """Events of a partition that may be in flight or done beyond the first that is not."""
@@ -51,7 +52,7 @@ class LaneLoop(SettlingLoop):
         self._late = Late(work.clock, work.spec.policy.timeout, self._tasks)
         spec = work.spec
         self._plain = not (spec.transaction or spec.delivery or spec.blocking or spec.cpu or work.around_event)
-        self._pool: ProcessPoolExecutor | None = None
+        self._pool: CpuPool | None = None
 
     async def run(self) -> None:
         settler = asyncio.create_task(self.settling())
@@ -62,7 +63,7 @@ class LaneLoop(SettlingLoop):
             for task in list(self._tasks):
                 task.cancel()
             if self._pool is not None:
-                self._pool.shutdown(wait=False, cancel_futures=True)
+                self._pool.close()
 
     # -- room -------------------------------------------------------------------------------------------------------
 
@@ -148,6 +149,7 @@ class LaneLoop(SettlingLoop):
     def _enter_all(self, window: Window, batch: Batch, known: set[tuple[str, str]]) -> None:
         """Put a batch in line. The hot path is an event whose number follows the last of its slot."""
         owned, bindings, entries, taking = window.owned, self.work.bindings, window.entries, window.taking
+        open_, lanes = window.open, window.lanes
         special, producer, slots = bool(owned.settled or owned.lanes), "", taking.slots("")
         following = chain(islice(batch.offsets, 1, None), (batch.next,))
         for offset, envelope, after in zip(batch.offsets, batch.envelopes, following, strict=False):
@@ -165,7 +167,13 @@ class LaneLoop(SettlingLoop):
             slots[envelope.slot] = envelope.number
             key = envelope.key
             lane = f"k{key}" if key is not None else lane_of(envelope, owned.partition, offset)
-            self._queue(window, Job(owned, offset, envelope, lane, binding))
+            job = open_[offset] = Job(owned, offset, envelope, lane, binding)
+            jobs = lanes.get(lane)
+            if jobs is None:
+                lanes[lane] = deque((job,))
+                self._ready.append((window, lane))
+            else:
+                jobs.append(job)
         if not batch.envelopes:
             window.next = max(window.next, batch.next)
 
@@ -261,8 +269,11 @@ class LaneLoop(SettlingLoop):
         return None
 
     def _over(self, task: asyncio.Task[None]) -> None:
-        """A task has ended; it may have been cancelled before its first step."""
-        del self._tasks[task]
+        """A task has ended; it may have been cancelled before its first step, or by its own handler."""
+        job = self._tasks.pop(task)
+        if not job.ended:
+            job.error = HandlerTimeout(self.spec.policy.timeout) if job.late else _end_of(task)
+            self.end(job)
         self._running -= 1
         self.counters.in_flight = self._running
         self.dispatch()
@@ -290,6 +301,7 @@ class LaneLoop(SettlingLoop):
                 job.unit.current = None
             if job.late and not self._late.taken_back(job, task):
                 return
+            job.ended = True
             self.end(job)
             following = None if job.late or task.cancelling() else self._next()
             if following is None:
@@ -324,12 +336,11 @@ class LaneLoop(SettlingLoop):
 
     async def _invoke(self, event: Any, tx: Transaction | None, delivery: Delivery) -> Any:
         if self.spec.cpu:
-            if self._pool is None:  # spawned: a forked process would share our open SQLite files
-                import multiprocessing
-                from concurrent.futures import ProcessPoolExecutor
+            if self._pool is None:
+                from evenflow.cpu_pool import CpuPool
 
-                self._pool = ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))
-            return await asyncio.get_running_loop().run_in_executor(self._pool, self.spec.function, event)
+                self._pool = CpuPool()
+            return await self._pool.run(self.spec.function, event)
         if self.spec.blocking:
             return await asyncio.to_thread(self.work.call, event, tx, delivery)
         return await self.work.call(event, tx, delivery)
@@ -416,3 +427,9 @@ class LaneLoop(SettlingLoop):
             self.set_aside(follower)
         self._settle.set()
         return ""
+
+
+def _end_of(task: asyncio.Task[None]) -> BaseException:
+    """Why a task has ended before its event was through."""
+    error = None if task.cancelled() else task.exception()
+    return error or asyncio.CancelledError("the task that it ran in was cancelled")

@@ -19,6 +19,7 @@ class Job(msgspec.Struct, eq=False):
     """One event on its way through its lane. `row` is set when it is in the parking lot.
 
     begun      its handler was called, or need not be
+    ended      it has told how it ended
     held       it is being parked while it goes on
     set_aside  it is to be parked behind an earlier one of its key
     due        when its handler has to be through with it; late: how often it was told so
@@ -33,6 +34,7 @@ class Job(msgspec.Struct, eq=False):
     unit: UnitOfWork | None = None
     error: BaseException | None = None
     begun: bool = False
+    ended: bool = False
     held: bool = False
     set_aside: bool = False
     due: float = 0.0

@@ -97,6 +97,8 @@ class Shop:
 
     def evenflow(self, *arguments: str) -> Done:
         """In this process. What the user's modules are is forgotten afterwards."""
+        names = {each.stem for each in self.folder.iterdir()}  # of ours, whoever has imported others under them
+        aside = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in names}
         known, path = set(sys.modules), list(sys.path)
         self._capsys.readouterr()
         try:
@@ -107,6 +109,7 @@ class Shop:
                 file = getattr(sys.modules[name], "__file__", None) or ""
                 if file.startswith(str(self.folder)):
                     del sys.modules[name]
+            sys.modules.update(aside)
         written = self._capsys.readouterr()
         return Done(code, written.out, written.err)
 

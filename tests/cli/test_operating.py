@@ -123,9 +123,16 @@ def test_an_orphan_is_renamed_or_dropped(ran: Shop) -> None:
     said = _on_a_terminal(ran, "groups", "rename", "shop:app", CHARGE, "billing.collect", answer="y\n")
     assert "rename billing.charge to billing.collect? [y/N]" in said and "goes on where it was" in said
     assert ran.run("run", "shop:app", "--until-idle").code == 0
+    listed = ran.evenflow("parked", "list", "shop:app", "billing.collect").out
+    assert listed.count("billing.collect") == 2
+    assert "billing" not in ran.evenflow("parked", "list", "shop:app", "billing.notify").out
+    assert "no group 'billing.colect'" in ran.evenflow("parked", "list", "shop:app", "billing.colect").err
     shown = ran.evenflow("groups", "show", "shop:app", "billing.collect").out
     assert "derive from billing.charge, its name before" in shown
     ran.write("shop.py", SHOP.replace('group="charge"', 'group="other", start="end"'))
+    told = ran.run("run", "shop:app", "--until-idle").err
+    assert "billing.collect is in the store, and the code does not have it" in told
+    assert "→ evenflow groups rename shop:app billing.collect NEW" in told
     asked = ran.evenflow("groups", "drop", "shop:app", "billing.collect")
     assert asked.code == 2 and "2 parked events, 1 of them dead letters" in asked.err
     assert ran.evenflow("groups", "drop", "shop:app", "billing.collect", "--yes").code == 0

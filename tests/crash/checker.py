@@ -194,7 +194,10 @@ def _waiting(history: History, wanted: set[str]) -> list[Anomaly]:
         by_key[call.key] = call
         if before is None:
             continue
-        if end_of.get(before, float("inf")) > call.at and not _fault(history, before.at, call.at, before.pid):
+        late = _fault(
+            history, call.at, call.at, call.pid
+        )  # frozen until now, it does not know yet that it lost its place
+        if end_of.get(before, float("inf")) > call.at and not (late or _fault(history, before.at, call.at, before.pid)):
             found.append(Anomaly("order", f"notify: {call.uid} began while {before.uid} was running"))
     return found
 

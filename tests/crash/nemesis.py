@@ -32,6 +32,7 @@ class Child:
             self.process = subprocess.Popen(
                 [sys.executable, str(PROGRAM), *arguments], stdout=log, stderr=log, stdin=subprocess.DEVNULL
             )
+        self.listens = folder / f"listens-{self.process.pid}"
         self.frozen = False
         self.started = time.monotonic()
         self.leaving = 0.0
@@ -48,6 +49,9 @@ class Child:
         """Its exit code after SIGTERM; None when it had to be killed."""
         if self.frozen:
             self.send(signal.SIGCONT)
+        deadline = time.monotonic() + seconds
+        while self.running and not self.listens.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)  # it has only just been started
         self.send(signal.SIGTERM)
         try:
             return self.process.wait(seconds)
@@ -219,6 +223,9 @@ class Nemesis:
             left = self.left() or self.left()
         self.drained = time.monotonic() - began
         if left:
+            for child in self.children.values():
+                child.send(signal.SIGUSR1)  # what each waits for stands in its log
+            time.sleep(1.0)
             self.complaints.append(f"not drained {self.drain:g} s after the last fault: {left}")
         for name, child in self.children.items():
             self.note("leave", name)

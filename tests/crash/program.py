@@ -151,23 +151,25 @@ def show_tasks() -> None:
     for task in asyncio.all_tasks():
         task.print_stack(limit=6)
     for loop in app.opened.loops():
-        logging.error("%s: owned %s, giving %s", loop.name, list(loop.owned), list(loop._giving))
+        held = [(each.partition, each.fence, each.next, each.claims, each.lanes) for each in loop.owned.values()]
+        logging.error("%s: owned %s, giving %s, due %s", loop.name, held, list(loop._giving), loop._due_at)
         for window in getattr(loop, "_windows", {}).values():
             logging.error("  open %s, head %s, lanes %s", window.open, list(window.entries)[:1], window.lanes)
 
 
-async def stopping() -> Signal:
-    """Set at SIGTERM."""
+async def stopping(folder: Path) -> Signal:
+    """Set at SIGTERM. Before this, that would end the process at once: a file says that it will not any more."""
     stop = Signal()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, show_tasks)
+    (folder / f"listens-{os.getpid()}").touch()
     return stop
 
 
 async def worker(folder: Path) -> int:
     global CALLS
     CALLS = _append_only(folder / "calls.jsonl")
-    clean = await app.run(stop=await stopping(), settings=settings(folder))
+    clean = await app.run(stop=await stopping(folder), settings=settings(folder))
     return 0 if clean else 1
 
 
@@ -230,7 +232,7 @@ class Loader:
 
 
 async def loader(folder: Path, incarnation: int, seed: int) -> int:
-    stop = await stopping()
+    stop = await stopping(folder)
     async with app.open(settings=settings(folder)):
         pace = Loader(folder, incarnation, seed)
         pauses = {"d": 0.06, "t": 0.06, "m": 0.06}

@@ -377,6 +377,21 @@ def test_appends_of_one_moment_share_one_transaction(tmp_path):
     asyncio.run(main())
 
 
+def test_what_is_appended_stays_in_memory_only_where_somebody_reads(tmp_path):
+    async def main():
+        async with Log(tmp_path / "log.db")() as engine:
+            log = await engine.declare(Topic("t", partitions=1))
+            cache = engine._file.reader.cache
+            await engine.append("t", events([0]))
+            assert cache.bytes == 0
+            assert numbers(await take(await reader(engine, beginning(log)), 1)) == [0]
+            read = cache.bytes
+            await engine.append("t", events([1]))
+            assert cache.bytes > read > 0
+
+    asyncio.run(main())
+
+
 def test_an_unknown_commit_is_not_called_refused(tmp_path):
     async def main():
         async with Log(tmp_path / "log.db")() as engine:

@@ -341,8 +341,8 @@ def test_10_what_a_dead_process_held_is_free_at_once() -> None:
 def judged_by_an_older_list(patch: Patch) -> None:
     """Who is alive is read before who owns what."""
 
-    async def live(self: ServiceRuntime, group: str) -> list[str]:
-        return [self._me.id]
+    async def live(self: ServiceRuntime) -> list[Process]:
+        return [self._me]
 
     patch.setattr(ServiceRuntime, "_live", live)
 
@@ -358,7 +358,7 @@ def test_10_a_process_that_began_and_claimed_between_two_looks_is_not_robbed() -
 
             async def read_and_meet(sql: str, args: Any = ()) -> Any:
                 """The other process starts just before the owners are read."""
-                if sql == runtime.store.sql["position_list"] and not opening:
+                if sql == runtime.store.sql["owner_list"] and not opening:
                     opening.append(opened(second, path, lease=60.0))
                     opening.append(await opening[0].__aenter__())
                     for partition in list(running.loops()[0].owned):

@@ -399,14 +399,14 @@ def test_no_error_ends_a_relay() -> None:
         async with opened(app, path) as running:
             outbox = running.outboxes["shop"]
             errors = [StoreUnavailable("for a moment"), ValueError("a mistake of ours")]
-            real = outbox._anything
+            real = outbox.step
 
-            async def anything() -> bool:
+            async def step() -> float:
                 if errors:
                     raise errors.pop()
                 return await real()
 
-            outbox._anything = anything  # type: ignore[method-assign]
+            outbox.step = step  # type: ignore[method-assign]
             await eventually(lambda: not errors)
             async with app.transaction("shop") as tx:
                 tx.publish(Order(key="k", number=1))

@@ -444,3 +444,34 @@ def test_the_first_number_of_a_process_may_come_after_its_second() -> None:
     assert [taking.take(process, 3, number) for number in (2, 1, 1, 2, 3)] == [True, True, False, False, True]
     assert taking.late == 1
     assert [taking.take("store", 3, number) for number in (2, 1)] == [True, False]
+
+
+@pytest.mark.parametrize("concurrency", [None, 2])
+def test_a_wait_that_somebody_else_has_cancelled_does_not_end_a_group_silently(concurrency: int | None) -> None:
+    """A group whose task had ended still held its partitions, and its process was alive: nobody took them over."""
+    service, got = Service("shop"), []
+
+    @service.on(Placed, group="keep", concurrency=concurrency)
+    async def keep(event: Placed, tx: Transaction) -> None:
+        got.append(event.number)
+
+    async def test() -> None:
+        app = App(service)
+        async with testing.world(app) as world:
+            loop = loop_of(world, "shop.keep")
+            fetch, cancelled = loop.consumer.fetch, []
+
+            async def once(*args: object) -> object:
+                if not cancelled:
+                    cancelled.append(True)
+                    raise asyncio.CancelledError
+                return await fetch(*args)
+
+            loop.consumer.fetch = once
+            first, second = placed("a", "b")
+            for event in (first, second):
+                await app.publish(event)
+                await world.advance(5.0)
+            assert (cancelled, set(got)) == ([True], {0, 1})
+
+    run(test)

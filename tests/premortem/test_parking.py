@@ -60,10 +60,10 @@ def numbers(fault: Fault, key: str) -> list[int]:
 
 
 def whoever_asks_frees(patch: Patch) -> None:
-    async def free(store: Any, group: str, lane: str, wish: str, who: str, clock: Any) -> int:
+    async def free(store: Any, group: str, heads: Any, wish: str, who: str, clock: Any) -> int:
         async def work(session: Any) -> int:
             sql = "delete from evenflow_parked where group_name = $1 and lane = $2"
-            return await session.execute(sql, (group, lane))
+            return await session.execute(sql, (group, heads[0].lane))
 
         return await store.transact(work)
 
@@ -78,7 +78,8 @@ def _redrive_elsewhere(waiting: bool) -> None:
             assert len(await world.parked()) == 5 and numbers(fault, "k") == []
             fault.keys.clear()
             store = world.running.stores["shop"]
-            assert await ask(store, "shop.work", "kk", "redrive", "somebody", world.clock) >= 1
+            heads = [each for each in await world.parked() if each.dead]
+            assert await ask(store, "shop.work", heads, "redrive", "somebody", world.clock) >= 1
             assert numbers(fault, "k") == []  # a wish, and nothing more
             await world.app.publish(Placed(key="k", number=6))
             await world.advance(2.0)

@@ -5,15 +5,32 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
+from evenflow import Event
 from evenflow.engine import Outcome
 from evenflow.errors import EngineUnavailable, EventInvalid, PublishRefused, PublishUnknown
+from evenflow.ids import slot_of
 from evenflow.running import Running
 from evenflow import publish
 from evenflow.unit_of_work import cause
-from .stage import EFFECT, Bill, Order, Wide, case, drained, effects, eventually, log_of, opened, publishing, shop
+from .stage import (
+    EFFECT,
+    SPREAD,
+    Bill,
+    Order,
+    Wide,
+    case,
+    drained,
+    effects,
+    eventually,
+    log_of,
+    opened,
+    publishing,
+    shop,
+)
 
 Answer = Any
 
@@ -215,9 +232,14 @@ def test_events_of_several_topics_are_answered_together() -> None:
 def test_what_was_called_before_the_end_is_answered() -> None:
     async def test(path: Path) -> None:
         app = publishing()
-        async with opened(app, path):
-            calls = [asyncio.ensure_future(app.publish(Order(key=str(n)))) for n in range(5)]
+        async with opened(app, path) as running:
+            answers = await answering(running)
+            answers.gate = asyncio.Event()
+            calls = [asyncio.ensure_future(app.publish(Order(key="0")))]
+            await eventually(lambda: answers.asked)
+            calls += [asyncio.ensure_future(app.publish(Order(key=str(n)))) for n in range(1, 5)]
             await asyncio.sleep(0)
+            asyncio.get_running_loop().call_later(0.3, answers.gate.set)
         assert await asyncio.gather(*calls) == [None] * 5
         async with opened(app, path) as running:
             assert len(await log_of(running, "orders")) == 5
@@ -249,7 +271,14 @@ def test_calls_that_wait_for_the_outbox_stay_in_order_and_hold_up_no_other_key()
                 await gate.wait()
                 await real(topic, envelopes)
 
+            remove = outbox._remove
+
+            async def called_just_then(owned: Any, to: int) -> None:
+                await remove(owned, to)
+                calls.append(asyncio.ensure_future(running.publisher.publish((Order(key="k", number=4),))))
+
             outbox._append = held_up  # type: ignore[method-assign]
+            outbox._remove = called_just_then  # type: ignore[method-assign]
             async with app.transaction("shop") as tx:
                 tx.publish(Order(key="k", number=0))
             calls = [asyncio.ensure_future(app.publish(Order(key="k", number=n))) for n in range(1, 4)]
@@ -257,8 +286,7 @@ def test_calls_that_wait_for_the_outbox_stay_in_order_and_hold_up_no_other_key()
             calls[1].cancel()
             await app.publish(Order(key="other"))
             gate.set()
-            await eventually(lambda: not outbox.mine)  # the first of them goes on now: later calls stay behind
-            calls.append(asyncio.ensure_future(app.publish(Order(key="k", number=4))))
+            await eventually(lambda: len(calls) == 4)
             found = await gathered(*calls)
             assert [n for n, each in enumerate(found) if each is not None] == [1]
             await drained(running)
@@ -335,5 +363,28 @@ def test_transactions_of_one_moment_share_a_row_of_the_outbox_and_number_without
             for key in range(7):
                 of_key = [number for name, number in kept if name == f"k{key}"]
                 assert of_key == [n for n in expected if n % 7 == key]
+
+    case(test)
+
+
+class Loose(Event, type="loose", topic=SPREAD):
+    number: int = 0
+
+
+def test_transactions_of_one_moment_give_every_event_an_id_of_its_own() -> None:
+    async def test(path: Path) -> None:
+        app = shop(Order)
+        async with opened(app, path) as running:
+
+            async def client(n: int) -> None:
+                async with app.transaction("shop") as tx:
+                    tx.publish(Wide(key=f"k{n}", number=n))
+                    tx.publish(Loose(number=n))
+
+            await asyncio.gather(*(client(n) for n in range(20)))
+            await drained(running)
+            stored = await log_of(running, "spread")
+            assert len({UUID(each.id) for each in stored}) == len(stored) == 40
+            assert all(each.slot == slot_of(each.key or each.id) for each in stored)
 
     case(test)

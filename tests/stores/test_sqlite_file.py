@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from evenflow.clock import SystemClock
 from evenflow.errors import Refused, StatementFailed, StoreUnavailable, TransactionError
 from evenflow.migrations import load_migrations
+from evenflow.sqlite_diagnosis import NoRoom
 from evenflow.stores.sqlite import SqliteStore
 from evenflow.stores.sqlite_driver import ApswLink, Place
 from evenflow.stores.sqlite_types import bound
@@ -96,6 +97,37 @@ async def _ticks():
     while True:
         await asyncio.sleep(0.002)
         _ticks.count += 1
+
+
+def test_a_store_that_is_locked_opens_for_who_only_looks(tmp_path, driver):
+    async def go():
+        store = await opened(tmp_path / "s.db", driver)
+        await write(store, MADE)
+        await store.close()
+        process = child(HOLD, tmp_path / "s.db")
+        try:
+            looking = await opened(tmp_path / "s.db", driver, wait=0.3)
+            assert looking.id == store.id
+            assert await looking.read("select count(*) from made") == [(0,)]
+            with pytest.raises(StoreUnavailable, match=str(process.pid)):
+                await write(looking, ADD, 1, "w")
+            await looking.close()
+        finally:
+            end(process)
+
+    asyncio.run(go())
+
+
+def test_a_disk_that_is_full_at_the_start_is_told_apart(tmp_path, driver):
+    async def go():
+        await (await opened(tmp_path / "s.db", driver)).close()
+        with pytest.raises(OSError, match="No space"):
+            (tmp_path / "ballast").write_bytes(b"x" * (3 << 20))
+        with pytest.raises(NoRoom, match="the disk is full"):
+            await opened(tmp_path / "s.db", driver)
+
+    with small_disk(tmp_path, "2m"):
+        asyncio.run(go())
 
 
 def test_a_frozen_holder_is_named_and_its_end_frees_the_store(tmp_path):
@@ -444,7 +476,7 @@ def test_joining_in_memory_is_refused():
         store = await opened(":memory:")
         connection = apsw.Connection(":memory:")
         connection.execute("begin")
-        with pytest.raises(TransactionError, match="leads to"):
+        with pytest.raises(TransactionError, match="in memory, as that of a world"):
             store.join(connection)
         await store.close()
 

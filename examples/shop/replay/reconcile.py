@@ -231,7 +231,8 @@ def _analytics(database: sqlite3.Connection, expected: Expected, report: Report)
     by_customer = database.execute("select customer, orders, cents from revenue_by_customer").fetchall()
     wanted = {each: (customers[each], customer_cents[each]) for each in customers}
     report.sums("analytics.revenue_by_customer", by_customer, wanted)
-    return f"${sum(row[2] for row in rows) / 100:,.2f} in {len(rows)} months, of {len(by_customer):,} customers"
+    span = "1 month" if len(rows) == 1 else f"{len(rows)} months"
+    return f"${sum(row[2] for row in rows) / 100:,.2f} in {span}, of {len(by_customer):,} customers"
 
 
 def _provider(database: sqlite3.Connection, expected: Expected, report: Report) -> str:

@@ -24,7 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             chosen = choose(given)
             code = chosen.work()
-        sys.stdout.flush()
+        from evenflow.cli.output import flush
+
+        flush()
     except BrokenPipeError:  # whoever read our output has seen enough
         from evenflow.cli.output import let_stdout_go
 

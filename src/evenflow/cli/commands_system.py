@@ -68,7 +68,7 @@ def _number(text: str) -> int:
 
 
 def _parked_list(parser: ArgumentParser) -> None:
-    parser.add_argument("--group", metavar="G", help="of this group alone")
+    parser.add_argument("--group", dest="named", metavar="G", help="of this group alone, as GROUP")
     parser.add_argument("--limit", type=count, default=100, metavar="N", help="at most so many; 100 by default")
     json(parser)
 
@@ -138,7 +138,7 @@ SYSTEM = (
         yes,
     ),
     Command(
-        "parked list", "what failed and is set aside", (), "parked:list_parked",
+        "parked list", "what failed and is set aside", ("GROUP?",), "parked:list_parked",
         "A dead letter waits for a person; a retry has a due time; what is behind waits for an earlier one of its key.",
         "evenflow parked list shop:app\nevenflow parked list shop:app --group billing.charge --json",
         _parked_list,

@@ -58,7 +58,7 @@ class _Dev:
                 if not changed and not self.stop.is_set():
                     return child.code or Code.USAGE
                 if changed:
-                    self._tell(f"{', '.join(map(relative, changed[:3]))} changed: starting again")
+                    self._mark(f"{', '.join(map(relative, changed[:3]))} changed: starting again")
                 await child.end()
         finally:
             await child.end()
@@ -72,6 +72,12 @@ class _Dev:
 
     def _tell(self, what: str) -> None:
         self.screen.state(f"{time.strftime('%H:%M:%S')} {what}")
+
+    def _mark(self, what: str) -> None:
+        """A line that stays: what stands above it is of the code before."""
+        if isinstance(self.screen, Live):
+            self.screen.line(f"{time.strftime('%H:%M:%S')} {what}")
+        self._tell(what)
 
     async def _until_changed(self, child: _Child) -> list[str]:
         """The files that changed; none when one is to stop, or where the app that was named is not there at all."""

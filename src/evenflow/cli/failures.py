@@ -54,13 +54,17 @@ class Declined(EvenflowError):
     """A person said no."""
 
 
+class OutputLost(EvenflowError):
+    """What the command tells cannot be written to stdout."""
+
+
 class BrokenApp(EvenflowError):
     """The user's module raises when it is imported; the cause says what."""
 
 
 _USAGE = (UsageError, BrokenApp, DefinitionError, SettingsError, MissingExtra, EventInvalid, EventTooLarge)
 _REFUSED = (Declined, Refused, GroupStopped, TransactionError)
-_UNREACHABLE = (EngineUnavailable, StoreUnavailable, PublishRefused, PublishUnknown, OutboxFull)
+_UNREACHABLE = (EngineUnavailable, StoreUnavailable, PublishRefused, PublishUnknown, OutboxFull, OutputLost)
 
 
 def code_of(error: BaseException) -> Code:
@@ -69,8 +73,11 @@ def code_of(error: BaseException) -> Code:
         return Code.INTERRUPTED
     if isinstance(error, (*_USAGE, StatementFailed)):
         return Code.USAGE
-    if isinstance(error, Missing) or type(error).__name__ == "NotFound":  # of operate, which is imported on demand
+    kind = type(error).__name__  # of modules that are imported on demand
+    if isinstance(error, Missing) or kind == "NotFound":
         return Code.NOT_FOUND
+    if kind == "NoRoom":
+        return Code.UNREACHABLE
     if isinstance(error, _REFUSED):
         return Code.REFUSED
     if isinstance(error, _UNREACHABLE):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
@@ -12,6 +13,7 @@ import msgspec
 
 from evenflow.cli.failures import UsageError
 from evenflow.envelope import Envelope
+from evenflow.event import EventSpec
 
 _CONDITION = re.compile(r"\s*([A-Za-z_][\w.\-]*)\s*(!=|>=|<=|=|>|<)(.*)", re.DOTALL)
 _TESTS: dict[str, Callable[[int], bool]] = {
@@ -46,12 +48,21 @@ class Condition(NamedTuple):
 def condition(text: str) -> Condition:
     """Read `field=value`. Raises `UsageError`."""
     found = _CONDITION.fullmatch(text)
-    if found is None:
+    if found is None or (found[2] not in ("=", "!=") and not found[3].strip()):
         raise UsageError(
             f"--where {text!r} is no condition",
             remedy="write field=value, for example --where customer=Ada, 'total>=100', address.city!=Bonn",
         )
     return Condition(tuple(found[1].split(".")), found[2], found[3].strip())
+
+
+def fields_of(spec: EventSpec) -> list[str] | None:
+    """The names of an event's fields as they are stored, None where nobody can tell."""
+    if spec.kind == "pydantic":
+        return None  # its fields have aliases
+    if spec.kind == "struct":
+        return [each.encode_name for each in msgspec.structs.fields(spec.cls)]
+    return [each.name for each in dataclasses.fields(spec.cls)]
 
 
 class Filter(NamedTuple):

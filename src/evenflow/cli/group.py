@@ -14,7 +14,7 @@ from evenflow import operate
 from evenflow.cli.failures import Code, relative
 from evenflow.cli.groups import number, state_of
 from evenflow.cli.looking import looking
-from evenflow.cli.output import duration, out, out_json, paint, table, when
+from evenflow.cli.output import duration, out, out_json, paint, stamp, table, when
 from evenflow.cli.remedies import runnable
 from evenflow.running import Running
 
@@ -67,7 +67,7 @@ def _facts(found: operate.GroupDetail, now: float) -> Iterator[tuple[str, str]]:
         yield "", _KINDS.get(status.kind, status.kind)
     else:
         yield "handler", "none: the code does not have this group (any more)"
-        yield "", f"→ evenflow groups rename {status.group} NEW, or evenflow groups drop {status.group}"
+        yield "", f"→ evenflow groups rename {status.group} NEW\n→ evenflow groups drop {status.group}"
     if promise is not None:
         yield "promise", str(promise).partition(": ")[2]
     for topic, reason in found.stopped.items():
@@ -80,6 +80,8 @@ def _facts(found: operate.GroupDetail, now: float) -> Iterator[tuple[str, str]]:
     yield "waiting", f"{number(status.waiting)} event{'' if status.waiting == 1 else 's'}{age}"
     if status.parked:
         yield "parked", f"{status.parked:,}, of them {status.dead:,} dead → evenflow parked list --group {status.group}"
+    if status.full:
+        yield "", "as many as its policy allows: a partition whose next event fails waits"
     if found.lineage != status.group:
         yield "ids", f"of what it publishes derive from {found.lineage}, its name before"
 
@@ -87,7 +89,7 @@ def _facts(found: operate.GroupDetail, now: float) -> Iterator[tuple[str, str]]:
 def _row(each: operate.PartitionStatus) -> tuple[object, ...]:
     return (
         _named(each), each.state, f"{each.position:,}", f"{each.end:,}", f"{each.waiting:,}", duration(each.age) or "-",
-        each.owner or "-", each.fence, each.parked,
+        each.owner or "-", each.fence, f"{each.parked:,}",
     )  # fmt: skip
 
 
@@ -99,7 +101,7 @@ def _document(found: operate.GroupDetail) -> dict[str, Any]:
     document: dict[str, Any] = msgspec.to_builtins(found)
     document["pauses"] = [
         {"topic": p.partition.topic or None, "generation": p.partition.generation or None,
-         "partition": None if p.partition.number < 0 else p.partition.number, "at": p.at, "who": p.who,
+         "partition": None if p.partition.number < 0 else p.partition.number, "at": stamp(p.at), "who": p.who,
          "reason": p.reason} for p in found.pauses
     ]  # fmt: skip
     return document

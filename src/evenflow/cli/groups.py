@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from datetime import datetime
 
 from evenflow import operate
 from evenflow.cli.failures import Code, UsageError, relative
 from evenflow.cli.looking import looking, who
+from evenflow.cli.moment import moment
 from evenflow.cli.output import confirm, duration, out, out_json, paint, say, table
 from evenflow.cli.remedies import runnable
 from evenflow.running import Running
@@ -36,7 +36,7 @@ def list_groups(options: Namespace) -> int:
         return Code.DONE
     states = [state_of(each) for each in found]
     rows = [
-        (g.group, state, _owners(g.owners), number(g.waiting), duration(g.age) or "-", g.parked, g.dead)
+        (g.group, state, _owners(g.owners), number(g.waiting), duration(g.age) or "-", f"{g.parked:,}", f"{g.dead:,}")
         for g, state in zip(found, states, strict=True)
     ]
     table(_HEAD, rows, [_COLOURS.get(state, "") for state in states])
@@ -56,6 +56,12 @@ def _notes(found: Sequence[operate.GroupStatus], app: str | None) -> list[str]:
             text = f"{paint(f'{each.group} is stopped', 'red')}: {each.reason}"
         elif each.reason:
             text = f"{paint(each.group, 'yellow')} is {each.reason}\n  → evenflow groups resume {each.group}"
+        elif each.waiting is None:
+            text = f"{paint(each.group, 'yellow')} has read another log than the one that is there now\n"
+            text += "  → evenflow doctor --fast"
+        elif each.full:
+            text = f"{paint(each.group, 'red')} has parked as many events as its policy allows: a partition whose next "
+            text += f"event fails waits\n  → evenflow parked list --group {each.group}"
         else:
             continue
         notes.append(runnable(text, app))
@@ -187,7 +193,7 @@ def preview(plans: Sequence[operate.Plan]) -> list[str]:
             elif after is not None and after != before:
                 lines.append(f"{named}: {'from ' + str(before) if before is not None else 'new'} to {after}")
                 again += max(0, (before or 0) - after)
-                skipped += max(0, after - before) if before is not None else 0
+                skipped += max(0, after - (plan.low[partition] if before is None else before))
     if not lines:
         return ["  it stands there already"]
     return [*lines, f"  at most {again:,} events come again, at most {skipped:,} are skipped"]
@@ -205,12 +211,12 @@ def where(text: str) -> operate.To:
             return {int(number): int(offset) for number, offset in pairs}
         if text.replace(".", "", 1).isdigit():
             return float(text)
-        time = datetime.fromisoformat(text)
+        found = moment(text, "--to")
     except ValueError:
+        found = None
+    if found is None:
         raise UsageError(
             f"--to {text!r} is no place in a log",
             remedy="use beginning, end, a time such as 2026-03-01T12:00:00Z, or offsets such as 0=1200,3=900",
-        ) from None
-    if time.tzinfo is None:
-        raise UsageError(f"--to {text!r} has no zone", remedy=f"add it: {text}Z, or {text}+01:00")
-    return time.timestamp()
+        )
+    return found

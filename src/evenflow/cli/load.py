@@ -26,13 +26,19 @@ def load_app(named: str | None) -> App:
     where, base = app_name(named)
     module, _, attribute = where.rpartition(":")
     if not module or not attribute:
-        raise UsageError(f"{where!r} is no name of an app", remedy=_HOW)
+        raise UsageError(f"{where!r} is no name of an app", remedy=_whole(where, base) or _HOW)
     for folder in (base, Path.cwd()):
         if str(folder) not in sys.path:
             sys.path.insert(0, str(folder))
     file = base / module
     found = _from_file(file) if module.endswith(".py") or os.sep in module else _from_name(module, base)
     return _attribute(found, attribute, where)
+
+
+def _whole(where: str, base: Path) -> str:
+    """What a module or file was meant as, if there is one of this name; nothing is imported."""
+    name = where.removesuffix(".py").rstrip(":")
+    return f"did you mean {where.rstrip(':')}:app?" if name and (base / f"{name}.py").is_file() else ""
 
 
 def app_name(named: str | None) -> tuple[str, Path]:

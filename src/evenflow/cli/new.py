@@ -43,7 +43,11 @@ def new(options: Namespace) -> int:
                 written.write(_filled(template, name, package))
             out(str(file))
     except OSError as error:
-        raise Refused(f"{error.filename} cannot be written: {error.strerror}") from error
+        place = relative(str(error.filename or folder))
+        raise Refused(
+            f"{place} cannot be written: {error.strerror}",
+            remedy=f"mend that, remove what is in {relative(str(folder))}, and try again",
+        ) from error
     _next_steps(folder)
     return Code.DONE
 

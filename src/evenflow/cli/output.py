@@ -5,14 +5,37 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from evenflow.errors import EvenflowError
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 
 
 def out(text: str = "") -> None:
-    """A line of data."""
-    print(text)
+    """A line of data. Raises `OutputLost`."""
+    try:
+        print(text)
+    except OSError as error:
+        raise _lost(error) from error
+
+
+def flush() -> None:
+    """Let go of what `out` has kept back. Raises `OutputLost`."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        raise _lost(error) from error
+
+
+def _lost(error: OSError) -> OSError | EvenflowError:
+    if isinstance(error, BrokenPipeError):
+        return error
+    from evenflow.cli.failures import OutputLost
+
+    let_stdout_go()
+    return OutputLost(f"the output cannot be written: {error.strerror}", remedy="make room, or send it elsewhere")
 
 
 def say(text: str = "") -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from evenflow import operate
@@ -21,17 +21,25 @@ _ERROR = 80
 
 def list_parked(options: Namespace) -> int:
     """One line per parked event."""
+    group = options.group or options.named
 
     async def work(running: Running) -> tuple[list[Parked], float]:
-        return await operate.parked(running, options.group, options.limit), running.clock.now()
+        return await operate.parked(running, group, options.limit + 1), running.clock.now()
 
     found, now = looking(options, work)
+    more, found = len(found) > options.limit, found[: options.limit]
     if options.json:
         out_json([document(each) for each in found])
-        return Code.DONE
-    if not found:
+    elif found:
+        _table(found, now)
+    else:
         say("nothing is parked")
-        return Code.DONE
+    if more:
+        say(f"these are the first {options.limit:,}; --limit N shows more")
+    return Code.DONE
+
+
+def _table(found: Sequence[Parked], now: float) -> None:
     rows = [
         (
             each.group, each.key if each.key is not None else each.lane, each.envelope.type, each.envelope.id,
@@ -41,9 +49,6 @@ def list_parked(options: Namespace) -> int:
         for each in found
     ]  # fmt: skip
     table(_HEAD, rows, ["red" if each.dead else "" for each in found])
-    if len(found) == options.limit:
-        say(f"these are the first {options.limit}; --limit N shows more")
-    return Code.DONE
 
 
 def state_of(parked: Parked, now: float) -> str:
@@ -95,10 +100,19 @@ def redrive(options: Namespace) -> int:
 
 
 def discard(options: Namespace) -> int:
-    """Ask for dead letters to be given up."""
-    what = "all dead letters" if options.all else f"the dead letter of {options.lane!r}"
-    confirm(f"give up {what} of {options.group}?", yes=options.yes)
-    _told(*looking(options, lambda running: _asked(running, operate.discard, options)), "given up", options.app)
+    """Show how much is lost, ask, and ask for dead letters to be given up."""
+
+    async def work(running: Running) -> tuple[int, operate.GroupStatus]:
+        status = (await operate.group(running, options.group)).status
+        letters = "1 dead letter" if status.dead == 1 else f"{status.dead:,} dead letters"
+        if not options.all:
+            head = (await operate.lane(running, options.group, options.lane)).events[0]
+            letters = f"{head.envelope.type} {head.envelope.id} of {options.lane!r}"
+        if status.dead:
+            confirm(f"give up {letters} of {status.group} for good?", yes=options.yes)
+        return await _asked(running, operate.discard, options)
+
+    _told(*looking(options, work), "given up", options.app)
     return Code.DONE
 
 

@@ -22,7 +22,10 @@ from evenflow.running import Running
 def show(options: Namespace) -> int:
     """The head of a lane in full, and what waits behind it."""
     if bool(options.lane) == bool(options.offset):
-        raise UsageError("say which: LANE or --offset", remedy="`evenflow parked list` shows lanes")
+        raise UsageError(
+            "say which: LANE or --offset",
+            remedy="`evenflow parked list` shows lanes: `evenflow parked show GROUP LANE`",
+        )
     place = _place(options.offset) if options.offset else None
 
     async def work(running: Running) -> tuple[operate.LaneDetail, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -13,6 +12,7 @@ import msgspec
 
 from evenflow.app import App
 from evenflow.cli.failures import Code, UsageError, relative
+from evenflow.cli.filters import fields_of
 from evenflow.cli.load import load_app
 from evenflow.cli.output import paint, say
 from evenflow.codecs.json import JsonCodec
@@ -96,13 +96,9 @@ def _event(spec: EventSpec, data: bytes) -> Any:
 
 def _refuse_unknown(spec: EventSpec, data: bytes) -> None:
     """A reader passes over fields that it does not know; of one typed by hand that would lose what was meant."""
-    if spec.kind == "pydantic":
-        return  # its fields have aliases
-    known = (
-        [each.encode_name for each in msgspec.structs.fields(spec.cls)]
-        if spec.kind == "struct"
-        else [each.name for each in dataclasses.fields(spec.cls)]
-    )
+    known = fields_of(spec)
+    if known is None:
+        return
     for name in msgspec.json.decode(data):
         if name not in known:
             raise UsageError(

@@ -94,6 +94,7 @@ async def _run(app: App, settings: Settings, options: Namespace, stopped: list[s
     stop.listen()
     async with app.running(handle=options.service, settings=settings) as running:
         _places(running, options.service)
+        await _forgotten(running)
         wait = (
             _until_idle(running, stop.signal, stopped) if options.until_idle else running.clock.wait(stop.signal, None)
         )
@@ -142,6 +143,18 @@ def _places(running: Running, services: list[str] | None) -> None:
     for promise in running.promises:
         log.info("%s", promise)
     log.info("ready%s", "" if running.loops() else ": no group is handled here")
+
+
+async def _forgotten(running: Running) -> None:
+    """A handler whose group was renamed in the code alone begins anew: say so."""
+    for each in await operate.orphans(running):
+        if each.group.startswith(running.settings.group_name(f"{each.service}.")):
+            log.warning(
+                "group %s is in the store, and the code does not have it: nothing handles its events\n"
+                "  → evenflow groups rename %s NEW, if it has another name now, before the new one runs\n"
+                "  → evenflow groups drop %s, if it has gone for good",
+                each.group, each.group, each.group,
+            )  # fmt: skip
 
 
 class Stop:

@@ -23,32 +23,41 @@ def list_scheduled(options: Namespace) -> int:
 
     found, later, now = looking(options, work)
     if options.json:
-        out_json([
-            {"service": each.service, "due": stamp(each.due), "name": each.name, "topic": each.topic,
-             "type": each.envelope.type, "key": each.envelope.key, "id": each.envelope.id,
-             "published": stamp(each.envelope.time), "data": each.envelope.data.decode(errors="replace")}
+        out_json([_document(each) for each in found])
+    elif found:
+        rows = [
+            (f"{stamp(each.due, short=True)}  {when(each.due, now)}", each.service, each.envelope.type,
+             each.envelope.key or "-", each.name or "-")
             for each in found
-        ])  # fmt: skip
-        return Code.DONE
-    if not found:
+        ]  # fmt: skip
+        table(_HEAD, rows)
+    else:
         say("nothing is scheduled for later")
-        return Code.DONE
-    rows = [
-        (f"{stamp(each.due, short=True)}  {when(each.due, now)}", each.service, each.envelope.type,
-         each.envelope.key or "-", each.name or "-")
-        for each in found
-    ]  # fmt: skip
-    table(_HEAD, rows)
     total = sum(each.count for each in later if options.service in (None, each.service))
     if total > len(found):
         say(f"these are the next {len(found):,} of {total:,}; --limit N shows more")
     return Code.DONE
 
 
+def _document(each: operate.Scheduled) -> dict[str, object]:
+    return {
+        "service": each.service,
+        "due": stamp(each.due),
+        "name": each.name,
+        "topic": each.topic,
+        "type": each.envelope.type,
+        "key": each.envelope.key,
+        "id": each.envelope.id,
+        "published": stamp(each.envelope.time),
+        "data": each.envelope.data.decode(errors="replace"),
+    }
+
+
 def cancel(options: Namespace) -> int:
     """Take back what waits under a name."""
     confirm(f"cancel {options.name!r}?", yes=options.yes)
     gone = looking(options, lambda running: operate.cancel(running, options.name, who(), options.service))
-    said = f"{options.name} is cancelled: {gone.envelope.type} of {gone.service}, which was due {stamp(gone.due)}"
+    was = f"{gone.envelope.type} of {gone.service}, which was due {stamp(gone.due, short=True)}"
+    said = f"{options.name} is cancelled: {was}"
     say(paint(said, "green", sys.stderr))
     return Code.DONE

@@ -15,12 +15,13 @@ from zlib import crc32
 import msgspec
 
 from evenflow.cli.failures import Code, UsageError
-from evenflow.cli.filters import Condition, Filter, condition, content
+from evenflow.cli.filters import Condition, Filter, condition, content, fields_of
 from evenflow.cli.looking import looking
-from evenflow.cli.output import coloured, out, paint, say
+from evenflow.cli.moment import moment
+from evenflow.cli.output import coloured, flush, out, paint, say
 from evenflow.engine import Batch, Consumer, Engine, Log, Partition
 from evenflow.envelope import Envelope
-from evenflow.event import spec_of
+from evenflow.event import EventSpec, spec_of
 from evenflow.operate import NotFound
 from evenflow.running import Running
 from evenflow.settings_sources import suggestion
@@ -50,7 +51,7 @@ def tail(options: Namespace) -> int:
     begin, chosen, follow = _begin(options.start), _filter(options), not options.no_follow
 
     async def work(running: Running) -> None:
-        _refuse_unknown(running, options)
+        _refuse_unknown(running, options, chosen)
         if begin == "end" and follow and sys.stderr.isatty():
             say(paint("waiting for events; Ctrl-C ends it, --from beginning shows what there is", "dim", sys.stderr))
         left = options.count
@@ -61,7 +62,7 @@ def tail(options: Namespace) -> int:
                     continue
                 out(tell(seen))
                 if follow:
-                    sys.stdout.flush()
+                    flush()
                 left = None if left is None else left - 1
                 if left == 0:
                     return
@@ -80,16 +81,13 @@ def _begin(text: str) -> Start:
     ago = _AGO.fullmatch(text)
     if ago is not None:
         return time.time() - float(ago[1]) * _UNITS[ago[2]]
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
+    found = moment(text, "--from")
+    if found is None:
         raise UsageError(
             f"--from {text!r} is no time",
             remedy="use beginning, end, 2026-03-01T12:00:00Z, or how long ago: 90s, 15m, 2h",
-        ) from None
-    if found.tzinfo is None:
-        raise UsageError(f"--from {text!r} has no zone", remedy=f"add it: {text}Z, or {text}+01:00")
-    return found.timestamp()
+        )
+    return found
 
 
 def _filter(options: Namespace) -> Filter:
@@ -97,7 +95,7 @@ def _filter(options: Namespace) -> Filter:
     return Filter(options.type or (), options.key or (), conditions)
 
 
-def _refuse_unknown(running: Running, options: Namespace) -> None:
+def _refuse_unknown(running: Running, options: Namespace, chosen: Filter) -> None:
     """A slip in a name would wait for ever. A pattern may match what is yet to come."""
     types = {spec_of(cls).type for cls in running.app.event_classes()}
     for name in options.type or ():
@@ -106,10 +104,24 @@ def _refuse_unknown(running: Running, options: Namespace) -> None:
             if near:
                 raise NotFound(f"this app knows no event {name!r}", remedy=f"{near} A pattern works too: '{name}*'")
             say(f"this app knows no event {name!r}; known: {', '.join(sorted(types))}")
+    _tell_unknown_fields([spec_of(cls) for cls in running.app.event_classes()], chosen.conditions)
     for name in options.topic or ():
         if name not in running._named:
             known = suggestion(name, running._named) or f"known: {', '.join(running._named)}"
             raise NotFound(f"this app has no topic {name!r}", remedy=known)
+
+
+def _tell_unknown_fields(specs: Sequence[EventSpec], conditions: Sequence[Condition]) -> None:
+    """It may be a field of an event that this code does not know, so it is no error."""
+    known: set[str] = set()
+    for spec in specs:
+        names = fields_of(spec)
+        if names is None:
+            return
+        known.update(names)
+    for name in {each.path[0] for each in conditions} - known:
+        near = suggestion(name, known) or f"known: {', '.join(sorted(known))}"
+        say(f"no event of this app has a field {name!r}: {near}")
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------

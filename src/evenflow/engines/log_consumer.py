@@ -208,5 +208,6 @@ def no_such_topic(topic: str) -> Refused:
     """The error for a topic that nobody has declared."""
     return Refused(
         f"the topic {topic!r} does not exist in this engine",
-        remedy=f"its owner declares it with Topic({topic!r}, partitions=…) and starts once; check the spelling",
+        remedy=f"say how many partitions it has, Topic({topic!r}, partitions=4), where it is yours; where another app "
+        "owns it, start that once; check the spelling",
     )

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from evenflow.checkup import Finding
 from evenflow.clock import Clock, Signal
 from evenflow.engine import Backlog, Batch, Bounds, Capabilities, Consumer, Generation, Log, Outcome, Partition, Told
+from evenflow.engines.compaction import latest
 from evenflow.engines.log_consumer import LogConsumer, Waiters, no_such_partition, no_such_topic
 from evenflow.envelope import Envelope
 from evenflow.envelopes import Given
@@ -56,8 +57,7 @@ class _Kept:
         """Keep the last event of each key. Only when as much is new as was left the last time."""
         if len(self.envelopes) - self.clean < max(1, self.clean):
             return
-        last = {each.key: place for place, each in enumerate(self.envelopes)}
-        keep = [n for n, each in enumerate(self.envelopes) if each.key is None or last[each.key] == n]
+        keep = latest(self.envelopes, {})
         self.offsets = [self.offsets[n] for n in keep]
         self.times = [self.times[n] for n in keep]
         self.envelopes = [self.envelopes[n] for n in keep]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,7 +50,6 @@ class SqliteEngine:
         self._waiters = Waiters()
         self._file = LogFile(self.path, clock, chosen, self._waiters.wake)
         self._watch = ChangeWatch(self._look, path=self.path, interval=chosen.poll)
-        self._next_file_check = 0.0
 
     async def open(self) -> None:
         await self._file.open()
@@ -190,10 +188,7 @@ class SqliteEngine:
     def _look(self) -> bool:
         """While somebody waits. He meets an error by himself, when he is woken."""
         try:
-            now = time.monotonic()
-            if now >= self._next_file_check:
-                self._next_file_check = now + 0.5
-                self._file.check_file()
+            self._file.check_file()
             return self._file.look()
         except Exception:
             self._waiters.wake_all()

@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any, TypeVar, cast
 
 import apsw
@@ -17,7 +18,7 @@ from evenflow.engines.sqlite_packs import OFFSET_BITS, Pack, PackCache, bodies
 from evenflow.engines.sqlite_reader import SQL, PackReader, Part
 from evenflow.engines.sqlite_writer import GroupCommit
 from evenflow.envelope import Envelope
-from evenflow.errors import EngineUnavailable, Refused
+from evenflow.errors import EngineUnavailable
 from evenflow.sqlite_file import (
     LOCK_LIMIT,
     Checkpointer,
@@ -40,6 +41,7 @@ T = TypeVar("T")
 
 KIND = KindOfFile(what="the event log", application_id=0x4576666C, version=1)  # "Evfl"
 PAGE_SIZE = 4096
+FILE_CHECK = 0.5
 _TABLES = ("create_topics", "create_partitions", "create_packs", "create_groups", "create_told")
 
 
@@ -83,6 +85,7 @@ class LogFile:
         self._stored: list[tuple[Part, int, float, list[tuple[int, Pack]]]] = []
         self._epoch = 0
         self._version = self._version_aside = -1
+        self._in_place = 0.0
         self.is_open = False
 
     async def open(self) -> None:
@@ -94,8 +97,7 @@ class LogFile:
         except BaseException as error:
             let_go(self._held)
             if isinstance(error, apsw.Error):
-                found = diagnose(error, self.path, KIND.what)
-                raise Refused(found.message, remedy=found.remedy) from error
+                raise diagnose(error, self.path, KIND.what).refusal() from error
             raise
         self.is_open = True
 
@@ -160,12 +162,19 @@ class LogFile:
         return self._look_aside() if self._writer.committing else self._look()
 
     def check_file(self) -> None:
-        """Raise `EngineUnavailable` if the file was deleted or replaced, or is closed."""
+        """Raise `EngineUnavailable` if it is closed, or was deleted or replaced.
+
+        That it is in its place holds for `FILE_CHECK` seconds for who reads; who writes makes sure each time.
+        """
         if not self.is_open:
             raise EngineUnavailable(f"{KIND.what} at {self.path} is closed", remedy="open the engine first")
+        now = monotonic()
+        if now < self._in_place:
+            return
         if self.same.moved():
             message, remedy = replaced_words()
             raise EngineUnavailable(f"{KIND.what} at {self.path} {message}", remedy=remedy)
+        self._in_place = now + FILE_CHECK
 
     def topic(self, name: str) -> TopicState | None:
         """The topic, loaded anew when something has been committed since."""
@@ -314,7 +323,7 @@ class LogFile:
             return
         for part, following, time, packs in self._stored:
             part.next, part.time = following, time
-            for row, pack in packs:
+            for row, pack in packs if self.reader.cache.asked else ():
                 self.reader.cache.put(row, pack)
         self._pending, self._stored = {}, []
         self._changed()

@@ -78,6 +78,8 @@ class PackCache:
         self._limit = limit
         self._packs: dict[int, Pack] = {}
         self.bytes = 0
+        self.asked = False
+        """Whether anybody reads here: what is appended is kept for them, and costs a tenth of publishing."""
 
     def __contains__(self, row: int) -> bool:
         return row in self._packs

@@ -129,6 +129,7 @@ class PackReader:
         """Packs in order, from the one that holds this offset on; none of them lacks events at or after it."""
         base, end = ids_of(part.serial)
         row = base | offset
+        self.cache.asked = True
         if row not in self.cache:
             place = self._connection.execute(SQL["place_before"], (base, row)).fetchone()
             if place is not None and place[1] >= offset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from evenflow.engines.compaction import Seen, latest
 from evenflow.engines.sqlite_log import LogFile
 from evenflow.engines.sqlite_packs import OFFSET_MASK, Pack, decode, ids_of, pack_offsets
 from evenflow.engines.sqlite_reader import Part
@@ -80,7 +81,7 @@ async def _compact(file: LogFile, part: Part) -> None:
     ((_, end, _, clean_to, clean),) = await file.reading(lambda: file.select("state", (part.serial,)))
     if end - clean_to < max(1, clean):
         return
-    seen: set[str] = set()
+    seen: Seen = {}
     left, before = 0, end - 1
     while before >= 0:
         found = await file.reading(lambda before=before: _slice_before(file, part, before))  # type: ignore[misc]
@@ -88,7 +89,7 @@ async def _compact(file: LogFile, part: Part) -> None:
             break
         changes = []
         for one in found:
-            kept = _last_of_keys(one, seen)
+            kept = latest(list(one.envelopes), seen)
             left += len(kept)
             if len(kept) < len(one.envelopes):
                 changes.append((one, kept))
@@ -107,21 +108,6 @@ def _slice_before(file: LogFile, part: Part, offset: int) -> list[Pack]:
         if len(found) == _SLICE // 10:
             break
     return found
-
-
-def _last_of_keys(one: Pack, seen: set[str]) -> list[int]:
-    """The places of events that no later one of the same key follows; adds their keys to those seen."""
-    kept = []
-    keys = [each.key for each in one.envelopes]
-    for place in range(len(keys) - 1, -1, -1):
-        key = keys[place]
-        if key is None:
-            kept.append(place)
-        elif key not in seen:
-            seen.add(key)
-            kept.append(place)
-    kept.reverse()
-    return kept
 
 
 def _rewrite(file: LogFile, part: Part, changes: list[tuple[Pack, list[int]]]) -> None:

@@ -77,7 +77,13 @@ class GroupCommit:
         self._queue.append(_Job(work, weight, answer))
         if self._task is None:
             self._task = loop.create_task(self._drain())
+            self._task.add_done_callback(self._over)
         return await answer
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        if self._task is task:  # cancelled before its first step
+            self._task = None
+            self._cancel([])
 
     async def close(self) -> None:
         """Write what is waiting, then end."""
@@ -86,11 +92,23 @@ class GroupCommit:
         self._pace.close()
 
     async def _drain(self) -> None:
+        jobs: list[_Job] = []
         try:
             while self._queue:
-                await self._transaction(self._next())
+                jobs = self._next()
+                await self._transaction(jobs)
+        except BaseException:  # this task was cancelled, not those that wait; it may have committed
+            self._roll_back()
+            self._cancel(jobs)
+            raise
         finally:
             self._task = None
+
+    def _cancel(self, jobs: list[_Job]) -> None:
+        """Cancel these, and all that wait."""
+        for job in (*jobs, *self._queue):
+            job.answer.cancel()
+        self._queue.clear()
 
     def _next(self) -> list[_Job]:
         jobs, weight, count = [], 0, 0

@@ -30,7 +30,7 @@ async def examine(app: App, settings: Settings, clock: Clock, *, deep: bool = Tr
     sound, disks = True, set[Finding]()
     for url in _engines(app, settings):
         for finding in await _engine(url, clock, deep):
-            sound = sound and finding.level != "wrong"
+            sound = sound and (finding.level != "wrong" or finding.about == "disk")
             disks.add(finding)
             yield finding
     ready: list[str] = []
@@ -39,7 +39,7 @@ async def examine(app: App, settings: Settings, clock: Clock, *, deep: bool = Tr
         store = make_store(settings.store_url(service.name), service.name, clock)
         bad = False
         for finding in await _store(service.name, store, deep):
-            bad = bad or finding.level == "wrong"
+            bad = bad or (finding.level == "wrong" and finding.about != "disk")
             if finding not in disks:
                 yield finding
         for finding in [] if bad else await _migrations(app, service.name, settings, clock):
@@ -70,6 +70,8 @@ async def examine(app: App, settings: Settings, clock: Clock, *, deep: bool = Tr
 async def examine_url(url: str, clock: Clock, *, deep: bool = True) -> Sequence[Finding]:
     """What can be told of an engine or a store by its URL alone. Raises `SettingsError` for what is neither."""
     engine = await make_engine(url, clock).examine(deep=deep)
+    if _missing(url):
+        return [Finding("wrong", "file", f"{masked(url)} is not there", "correct the URL: evenflow config shows them")]
     if not any(each.level == "wrong" for each in engine):
         return engine
     store = await make_store(url, "store", clock).examine(deep=deep)
@@ -107,7 +109,9 @@ def _engines(app: App, settings: Settings) -> list[str]:
 def _missing(url: str) -> bool:
     """Whether this engine is a file that is not there, which opening it would make."""
     found = parse(url)
-    return found.scheme == "sqlite" and not Path(found.rest.removeprefix("///")).exists()
+    return (
+        found.scheme == "sqlite" and found.rest.startswith("///") and not Path(found.rest.removeprefix("///")).exists()
+    )
 
 
 async def _engine(url: str, clock: Clock, deep: bool) -> Sequence[Finding]:

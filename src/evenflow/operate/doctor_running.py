@@ -11,12 +11,13 @@ from evenflow.operate.finding import Home, homes, live
 from evenflow.operate.schedules import later
 from evenflow.operate.status import GroupStatus, groups
 from evenflow.outbox import RELAY_GROUP
-from evenflow.ownership import check_belongs, check_outbox
+from evenflow.ownership import check_belongs, check_outbox, new_on_old
 from evenflow.running import Running
 from evenflow.topic import Topic
 
 AHEAD = 5.0
 """Seconds by which a clock may be ahead of ours without a word."""
+FULL = ", as many as its policy allows: a partition whose next event fails waits"
 LATE = 10.0
 """Seconds that an event may wait in an outbox, or past its due time, while a process relays."""
 
@@ -85,16 +86,23 @@ def _group(status: GroupStatus) -> Finding:
         message, _, remedy = status.reason.partition("\n  → ")
         return Finding("wrong", about, f"is stopped: {message}", remedy)
     if status.state == "orphaned":
-        remedy = f"evenflow groups rename {status.group} NEW, or evenflow groups drop {status.group}"
+        remedy = f"evenflow groups rename {status.group} NEW\nevenflow groups drop {status.group}"
         return Finding("warn", about, "is in the store, and the code does not have it", remedy)
-    backlog = f"{status.waiting or 0:,} waiting" + (f", the oldest {status.age:,.0f} s old" if status.age else "")
+    backlog = "nobody can tell how many wait" if status.waiting is None else f"{status.waiting:,} waiting"
+    backlog += f", the oldest {status.age:,.0f} s old" if status.age else ""
+    idle = bool(status.waiting) and not status.owners
     if status.reason:
         return Finding("warn", about, f"is {status.reason}; {backlog}", f"evenflow groups resume {status.group}")
     if status.dead:
         letters = "1 dead letter" if status.dead == 1 else f"{status.dead:,} dead letters"
-        remedy = f"evenflow parked list --group {status.group}"
-        return Finding("warn", about, f"{letters}, {status.parked:,} parked in all; {backlog}", remedy)
-    if status.waiting and not status.owners:
+        remedy = f"evenflow parked list --group {status.group}" + "\nevenflow run" * idle
+        lot = f"{letters}, {status.parked:,} parked in all{FULL * status.full}"
+        return Finding("warn", about, f"{lot}; {'no process works on it; ' * idle}{backlog}", remedy)
+    if status.full:
+        return Finding(
+            "warn", about, f"{status.parked:,} parked{FULL}; {backlog}", "evenflow run" * (not status.owners)
+        )
+    if idle:
         return Finding("warn", about, f"no process works on it; {backlog}", "evenflow run")
     by = f", {', '.join(status.owners)}" if status.owners else ""
     parked = f", {status.parked:,} parked to be tried again" if status.parked else ""
@@ -172,7 +180,4 @@ async def _group_start(home: Home) -> None:
         if topic in {row[1] for row in rows}:
             await check_belongs(home.group, log, engine, store, home.service)
         elif spec.start is None and (await _kept(engine, log))[0]:
-            raise Refused(
-                f"the group {home.group!r} is new, and the topic {topic!r} holds events already",
-                remedy=f'say where it begins: start="beginning" or start="end" in its decorator ({spec.where})',
-            )
+            raise new_on_old(home.group, topic, spec.where)

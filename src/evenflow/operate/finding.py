@@ -13,6 +13,9 @@ from evenflow.running import Running
 from evenflow.settings_sources import suggestion
 from evenflow.store import Process, Store
 
+FEW = 20
+"""So many names are told where none is like the one that was given."""
+
 
 class NotFound(EvenflowError):
     """What was named does not exist."""
@@ -81,7 +84,9 @@ async def home(running: Running, group: str, *, orphan: bool = True) -> Home:
 
 def known(name: str, names: Iterable[str]) -> str:
     """What was meant, or what there is."""
-    return suggestion(name, names) or f"known: {', '.join(names) or 'none'}"
+    found = list(names)
+    more = f" and {len(found) - FEW:,} more" if len(found) > FEW else ""
+    return suggestion(name, found) or f"known: {', '.join(found[:FEW]) or 'none'}{more}"
 
 
 def store_of(running: Running, service: str) -> Store:

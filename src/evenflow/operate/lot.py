@@ -12,6 +12,8 @@ from evenflow.parking import Parked
 from evenflow.running import Running
 
 SHOWN = 20
+AT_ONCE = 1000
+"""So many wishes are one transaction: few commits, and others may write in between."""
 ALL = 2**63 - 1
 
 
@@ -82,13 +84,23 @@ async def discard(running: Running, group: str, lane: str | None, who: str) -> i
 async def _ask(running: Running, group: str, lane: str | None, wish: str, who: str) -> int:
     found = await home(running, group, orphan=False)
     lot = await parked(running, found.group, ALL)
-    dead = [each.lane for each in lot if each.dead]
+    dead = [each for each in lot if each.dead]
     if lane is not None:
         lanes = {each.lane for each in lot}
         wanted = lane if lane in lanes else f"k{lane}"
         if wanted not in lanes:
             raise await _nothing(found, lane)
-        if wanted not in dead:
-            raise Refused(f"{lane!r} is no dead letter: it is tried again by itself", remedy="wait for it")
-        dead = [wanted]
-    return sum([await parking.ask(found.store, found.group, each, wish, who, running.clock) for each in dead])
+        dead = [each for each in dead if each.lane == wanted]
+        if not dead:
+            raise _no_letter(lane, [each.wish for each in lot if each.lane == wanted and each.wish])
+    count = 0
+    for place in range(0, len(dead), AT_ONCE):
+        count += await parking.ask(found.store, found.group, dead[place : place + AT_ONCE], wish, who, running.clock)
+    return count
+
+
+def _no_letter(lane: str, wishes: Sequence[str]) -> Refused:
+    if wishes:
+        remedy = "the process that owns the partition takes it up; look again then"
+        return Refused(f"{lane!r} waits for the {wishes[0]} that was asked for already", remedy=remedy)
+    return Refused(f"{lane!r} is no dead letter: it is tried again by itself", remedy="wait for it")

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from evenflow.envelope import Envelope, unpack
 from evenflow.errors import Refused
-from evenflow.operate.finding import NotFound, known, store_of
+from evenflow.operate.finding import NotFound, store_of
 from evenflow.running import Running
+from evenflow.settings_sources import suggestion
 from evenflow.store import Session
 
 
@@ -55,7 +56,7 @@ async def cancel(running: Running, name: str, who: str, service: str | None = No
     waiting = [each for each in await scheduled(running, service, 2**31) if each.name is not None]
     chosen = [each for each in waiting if each.name == name]
     if not chosen:
-        hint = known(name, [each.name or "" for each in waiting][:1000])
+        hint = suggestion(name, [each.name or "" for each in waiting][:1000]) or "evenflow schedules list"
         raise NotFound(f"nothing is scheduled under the name {name!r}", remedy=hint)
     if len(chosen) > 1:
         services = " and ".join(sorted(each.service for each in chosen))

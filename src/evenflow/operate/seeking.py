@@ -20,13 +20,17 @@ To = Literal["beginning", "end"] | float | Mapping[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Where a group is to go on in one topic, and where it stands (None: nowhere in this log)."""
+    """Where a group is to go on in one topic, and where it stands (None: nowhere in this log).
+
+    `low` is the first offset that the log keeps.
+    """
 
     log: Log
     engine: Engine
     generation: int
     positions: dict[Partition, int]
     before: dict[Partition, int | None]
+    low: dict[Partition, int]
 
 
 async def seek(running: Running, group: str, to: To, who: str) -> list[Plan]:
@@ -80,7 +84,9 @@ async def _plan(group: str, log: Log, engine: Engine, rows: Sequence[Row], to: T
         return await _exact(group, log, engine, rows, to)
     first, last = log.generations[0].number, log.generations[-1].number
     if to == "beginning":
-        return _planned(log, engine, rows, first, {p: (await engine.bounds(p)).low for p in log.partitions(first)})
+        return await _planned(
+            log, engine, rows, first, {p: (await engine.bounds(p)).low for p in log.partitions(first)}
+        )
     positions: dict[Partition, int] = {}
     for generation in log.generations[-1:] if to == "end" else log.generations:
         positions, before = {}, True
@@ -91,14 +97,17 @@ async def _plan(group: str, log: Log, engine: Engine, rows: Sequence[Row], to: T
         last = generation.number
         if not before:
             break  # the first generation that holds an event of that time or later
-    return _planned(log, engine, rows, last, positions)
+    return await _planned(log, engine, rows, last, positions)
 
 
-def _planned(log: Log, engine: Engine, rows: Sequence[Row], generation: int, positions: dict[Partition, int]) -> Plan:
+async def _planned(
+    log: Log, engine: Engine, rows: Sequence[Row], generation: int, positions: dict[Partition, int]
+) -> Plan:
     ours = {Partition(log.topic, row[2], row[3]): row[4] for row in rows if row[:2] == (log.topic, log.incarnation)}
     current = max((partition.generation for partition in ours), default=generation)
     everywhere = {p: ours.get(p) for p in (*positions, *(p for p in ours if p.generation == current))}
-    return Plan(log, engine, generation, positions, everywhere)
+    low = {p: (await engine.bounds(p)).low for p in everywhere}
+    return Plan(log, engine, generation, positions, everywhere, low)
 
 
 async def _exact(group: str, log: Log, engine: Engine, rows: Sequence[Row], to: Mapping[int, int]) -> Plan:
@@ -121,7 +130,7 @@ async def _exact(group: str, log: Log, engine: Engine, rows: Sequence[Row], to: 
                 f"partition {partition.number} of {log.topic!r} keeps the offsets from {low} to {high}, not {offset}",
                 remedy=f"use one from {low} to {high}; {high} is the end",
             )
-    return _planned(log, engine, rows, generation, positions)
+    return await _planned(log, engine, rows, generation, positions)
 
 
 async def _move(

@@ -29,6 +29,7 @@ class GroupStatus:
     waiting  events in the log that it is not done with; None where nobody can tell, since its log is another now
     age      seconds since the oldest of them was published, None when none waits
     parked   events set aside; `dead` of them are dead letters, which only a person brings back
+    full     whether that is as many as its policy allows: a partition whose next event fails waits
     """
 
     group: str
@@ -42,6 +43,7 @@ class GroupStatus:
     age: float | None
     parked: int
     dead: int
+    full: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +140,7 @@ async def _status(running: Running, home: Home) -> GroupStatus:
         age=None if oldest is None else max(0.0, running.clock.now() - oldest),
         parked=parked,
         dead=dead,
+        full=spec is not None and 0 < spec.policy.parking <= parked,
     )
 
 

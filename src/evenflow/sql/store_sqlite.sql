@@ -26,6 +26,13 @@ where group_name = $1 and topic = $2 and log = $3 and generation = $4 and partit
 select topic, log, generation, partition, next, last_id, fence, owner, claims from evenflow_position
 where group_name = $1 order by topic, log, generation, partition
 
+-- Of all groups, and of the relay. Also whether anything is paused, and the first row of the outbox.
+-- name: owner_list
+select p.topic, p.log, p.generation, p.partition, p.next, p.last_id, p.fence, p.owner, p.group_name, g.state,
+    exists (select 1 from evenflow_pause), (select min(id) from evenflow_outbox)
+from evenflow_position as p left join evenflow_group as g on g.group_name = p.group_name and g.topic = p.topic
+order by p.group_name, p.topic, p.log, p.generation, p.partition
+
 -- name: position_settled
 select settled from evenflow_position where group_name = $1
 
@@ -194,8 +201,8 @@ order by topic, generation, partition
 select count(*) from evenflow_parked where group_name = $1 and lane = $2
 
 -- name: parked_wish
-update evenflow_parked set wish = $3, due = $4
-where group_name = $1 and lane = $2 and head = 1 and due is null
+update evenflow_parked set wish = $4, due = $5
+where group_name = $1 and topic = $2 and lane = $3 and head = 1 and due is null
 
 -- name: parked_unwind
 delete from evenflow_parked
@@ -222,6 +229,9 @@ insert into evenflow_outbox (topic, count, bytes, created, body) values ($1, $2,
 
 -- name: outbox_next
 select id, topic, count, body from evenflow_outbox order by id limit $1
+
+-- name: relay_next
+select id, topic, body, (select min(due) from evenflow_due) from evenflow_outbox order by id limit $1
 
 -- name: outbox_remove
 delete from evenflow_outbox where id <= $1

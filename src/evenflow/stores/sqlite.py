@@ -95,8 +95,7 @@ class SqliteStore:
             raise
 
     def _refused(self, error: Exception) -> Refused:
-        found = diagnose(error, self._place.path, self._place.what)
-        return Refused(found.message, remedy=found.remedy)
+        return diagnose(error, self._place.path, self._place.what).refusal()
 
     async def _connect(self) -> None:
         link = opener(self._driver, self._place)
@@ -110,6 +109,8 @@ class SqliteStore:
     async def _prepare(self) -> None:
         path = self._place.path
         own = sqlite_schema.own_migrations()
+        if self._is_ready(own):
+            return  # without the lock: who only looks waits for nobody
 
         def prepare(link: Link) -> None:
             self.id = sqlite_schema.prepare(link, path, new_id(self._clock.now), self._clock.now())
@@ -117,6 +118,16 @@ class SqliteStore:
 
         await self._exclusively(prepare)
         await self.migrate(own)
+
+    def _is_ready(self, own: Sequence[Migration]) -> bool:
+        path = self._place.path
+        if path == MEMORY:
+            return False
+        try:
+            self.id = sqlite_schema.ready(self._opened().reader, own, path)
+        except StoreUnavailable:  # another process recovers the file at this moment
+            return False
+        return bool(self.id)
 
     async def _exclusively(self, work: Callable[[Link], T]) -> T:
         """Do this in a write transaction of its own."""

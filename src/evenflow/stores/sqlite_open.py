@@ -55,6 +55,7 @@ def _apsw(place: Place, reads: bool) -> Link:
 
 def _stdlib(place: Place, reads: bool) -> Link:
     settings = [("page_size", 4096), *SETTINGS] if place.path != MEMORY else []
+    connection: sqlite3.Connection | None = None
     try:
         connection = sqlite3.connect(
             place.path,
@@ -68,10 +69,11 @@ def _stdlib(place: Place, reads: bool) -> Link:
                 connection.execute(f"pragma {name} = {value}").fetchall()
         ((mode,),) = connection.execute("pragma journal_mode").fetchall()
     except sqlite3.Error as error:
+        if connection is not None:
+            connection.close()
         if is_busy(error):
             raise
-        found = diagnose(error, place.path, place.what)
-        raise Refused(found.message, remedy=found.remedy) from error
+        raise diagnose(error, place.path, place.what).refusal() from error
     if settings and mode != "wal":
         connection.close()
         raise Refused(f"{place.what} at {place.path} cannot be made durable: journal_mode is {mode!r}")
@@ -92,13 +94,17 @@ def looking(driver: DriverName, place: Place) -> Link:
     except (apsw.Error, sqlite3.Error) as error:
         if is_busy(error):
             raise
-        found = diagnose(error, place.path, place.what)
-        raise Refused(found.message, remedy=found.remedy) from error
+        raise diagnose(error, place.path, place.what).refusal() from error
 
 
 def joined(connection: object, driver: DriverName, place: Place) -> JoinedSession:
     """The user's open transaction as a session. Raises `TransactionError` with the remedy."""
     opening = ""
+    if place.path == MEMORY:
+        raise TransactionError(
+            "a connection cannot be joined to a store in memory, as that of a world",
+            remedy="test this on files: app.open(handle=True, settings=Settings.load({'folder': …}))",
+        )
     if isinstance(connection, apsw.Connection):
         _same_driver(driver, "apsw")
         link: Link = ApswLink(connection, place)
@@ -129,7 +135,7 @@ def _same_driver(ours: DriverName, theirs: DriverName) -> None:
 
 def _same_file(link: Link, place: Place) -> None:
     theirs = str(link.value("select file from pragma_database_list where name = 'main'") or "")
-    if place.path == MEMORY or not theirs or not Path(theirs).samefile(place.path):
+    if not theirs or not Path(theirs).samefile(place.path):
         raise TransactionError(
             f"the joined connection leads to {theirs or MEMORY}, the store is {place.path}",
             remedy="join a connection to the store's own file",

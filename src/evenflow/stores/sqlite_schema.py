@@ -53,6 +53,16 @@ def prepare(link: Link, path: str, new_id: str, now: float) -> str:
     return str(link.value("select id from evenflow_store"))
 
 
+def ready(link: Link, own: Sequence[Migration], path: str) -> str:
+    """The store's id where there is nothing to make and none of ours to apply, or empty: asked without the lock."""
+    if KIND.check(read_header(link.fetch), path):
+        return ""
+    there = {each.number: each.checksum for each in applied(link) if each.owner == OWNER}
+    if there != {each.number: checksum(each) for each in own}:
+        return ""
+    return str(link.value("select id from evenflow_store") or "")
+
+
 def apply(link: Link, migration: Migration, now: float) -> bool:
     """Inside a write transaction: apply the migration if it is not applied yet. Raises `Refused`."""
     rows = link.fetch(

@@ -67,7 +67,13 @@ class WriteUnits:
         groups[-1].units.append(_Unit(work, last, done))
         if self._task is None:
             self._task = self._loop.create_task(self._serve(), context=Context())
+            self._task.add_done_callback(self._over)
         return done
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        if self._task is task:  # cancelled before its first step
+            self._task = None
+            self._give_up()
 
     async def close(self) -> None:
         """Commit what is asked for, as far as nobody else has the turn."""
@@ -91,13 +97,20 @@ class WriteUnits:
                 groups.popleft()
                 self._turns.give()
         except BaseException:  # this task was cancelled, not those that wait
-            for group in groups:
-                _cancel(group.units)
-            if self._turns.holder is asyncio.current_task():
-                self._turns.give()
+            self._give_up()
             raise
         finally:
             self._task = None
+
+    def _give_up(self) -> None:
+        """Cancel all that wait; a turn that has come is for others."""
+        groups = list(self._groups)
+        self._groups.clear()
+        for group in groups:
+            _cancel(group.units)
+            turn = group.turn
+            if not (turn.cancel() or turn.cancelled() or turn.exception()):
+                self._turns.give()
 
     async def _transaction(self, queue: deque[_Unit]) -> None:
         """Run units and commit them."""

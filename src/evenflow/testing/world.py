@@ -160,7 +160,7 @@ class World:
         count = 0
         for each in chosen:
             store = self.running.stores[self._service_of(each.group)]
-            count += await ask(store, each.group, each.lane, "redrive", "test", self._clock)
+            count += await ask(store, each.group, [each], "redrive", "test", self._clock)
         for loop in self.running.loops():
             loop.look()
         await self.settle()
