@@ -183,10 +183,11 @@ class ServiceRuntime:
             raise unheard
 
     def _revive(self) -> None:
-        """Begin a loop again that has ended and was not told to: a handler can cancel the task that it runs in."""
+        """Begin a loop again that has ended and was not told to: a handler can cancel the task that it runs in, say."""
         for place, (loop, task) in enumerate(zip(self.loops.values(), self._loop_tasks, strict=False)):
             if task.done() and not loop.stopping:
-                log.error("group %s: the task of its loop was cancelled, claiming its partitions anew", loop.name)
+                error = None if task.cancelled() else task.exception()
+                log.error("group %s: its loop has ended, claiming its partitions anew", loop.name, exc_info=error)
                 for partition in list(loop.owned):
                     loop.forget(partition)
                 self._loop_tasks[place] = asyncio.create_task(loop.run())
