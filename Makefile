@@ -48,7 +48,7 @@ lint: $(READY)  ## style and types only
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(VENV)/.bench  ## measure all cases (ten minutes) and write docs/bench.md; make bench CASE=publish-1000 measures one
+bench: $(VENV)/.bench  ## measure all cases (six minutes) and write docs/bench.md; make bench CASE=publish-1000 measures one
 	@$(BIN)/python -m bench $(CASE)
 
 crash: $(READY)  ## kill a small program of services for two minutes and check what it kept

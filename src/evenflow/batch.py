@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from evenflow.calling import ends_us, publish_all
+from evenflow.calling import publish_all
 from evenflow.chunk import ChunkLoop, part_of
-from evenflow.drive import Repeat
+from evenflow.drive import Repeat, ends_us
 from evenflow.engine import Batch
 from evenflow.envelope import Envelope
 from evenflow.envelopes import Given

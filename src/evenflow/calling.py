@@ -79,11 +79,3 @@ def publish_all(tx: Transaction, result: Any) -> None:
             tx.publish(event)
     else:
         tx.publish(result)
-
-
-def ends_us(error: BaseException) -> bool:
-    """Whether an error is meant for us, not raised by the handler for its event."""
-    if isinstance(error, asyncio.CancelledError):
-        task = asyncio.current_task()
-        return task is not None and task.cancelling() > 0
-    return isinstance(error, KeyboardInterrupt)

@@ -13,6 +13,8 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from evenflow.drive import ends_us
+
 
 class CpuPool:
     """As many processes as there are cores, started as they are needed.
@@ -40,8 +42,8 @@ class CpuPool:
             except BrokenExecutor:
                 self._leave(processes)
                 break
-            except asyncio.CancelledError:
-                if _told_to_end():
+            except asyncio.CancelledError as error:
+                if ends_us(error):
                     raise  # otherwise the others were left before it was begun
         async with self._alone:
             if self._single is None:
@@ -59,8 +61,8 @@ class CpuPool:
             future = processes.executor.submit(function, event)
             try:
                 return await asyncio.wrap_future(future)
-            except asyncio.CancelledError:
-                if _told_to_end() and not future.cancel() and not future.done():
+            except asyncio.CancelledError as error:
+                if ends_us(error) and not future.cancel() and not future.done():
                     self._leave(processes)
                 raise
         finally:
@@ -104,12 +106,6 @@ class _Processes(SpawnContext):
             for process in self._made:
                 process.kill()
             self._made.clear()
-
-
-def _told_to_end() -> bool:
-    """Whether this task was cancelled, not the call that it waits for."""
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
 
 
 def _begin() -> None:

@@ -12,6 +12,14 @@ from evenflow.errors import StoreUnavailable
 from evenflow.unit_of_work import Transaction, UnitOfWork
 
 
+def ends_us(error: BaseException) -> bool:
+    """Whether an error is meant for us, not raised by the handler for its event."""
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+    return isinstance(error, KeyboardInterrupt)
+
+
 class HandlerTimeout(Exception):
     """The handler waited longer than its policy allows."""
 

@@ -30,14 +30,6 @@ PRUNE_EVERY = 1000
 FORGET_PROCESS = 86400.0
 
 
-def cancelled_us(error: BaseException) -> bool:
-    """Whether this task is to end. A wait that somebody else has cancelled is trouble, no reason to end silently."""
-    if isinstance(error, asyncio.CancelledError):
-        task = asyncio.current_task()
-        return task is None or task.cancelling() > 0
-    return not isinstance(error, Exception)
-
-
 class GroupLoop(ABC):
     """Fetches for one group in one process, and does the work. Ownership gives it partitions and takes them back."""
 
@@ -144,9 +136,7 @@ class GroupLoop(ABC):
                 await self._start_again()
             except GroupStopped as error:
                 await self.halt(error)
-            except BaseException as error:
-                if cancelled_us(error):
-                    raise
+            except Exception as error:
                 log.exception("group %s: unexpected, claiming its partitions anew", self.name)
                 self._trouble(f"{type(error).__name__}: {error}")
                 await self._start_again()

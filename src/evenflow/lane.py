@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from evenflow.calling import ends_us
+from evenflow.drive import ends_us
 from evenflow.errors import FenceLost, StatementFailed, StoreUnavailable
 from evenflow.group import GroupLoop
 from evenflow.parking import ParkedRow

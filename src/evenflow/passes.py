@@ -11,8 +11,8 @@ from itertools import islice, repeat
 from operator import call
 from typing import Any
 
-from evenflow.calling import Calling, ends_us, publish_all
-from evenflow.drive import HandlerTimeout, Repeat
+from evenflow.calling import Calling, publish_all
+from evenflow.drive import HandlerTimeout, Repeat, ends_us
 from evenflow.engine import Batch
 from evenflow.envelope import Envelope
 from evenflow.envelopes import Envelopes

@@ -206,14 +206,13 @@ class Running:
             process=new_id(self.clock.now, self._random), lease=self.settings.lease,
         )  # fmt: skip
         self.runtimes[name] = runtime
+        await self.create_groups(name)
         await runtime.start()
-        if name not in self._handle:
-            await self.create_groups(name)
 
     async def create_groups(self, name: str) -> None:
-        """Create the groups of a service that is handled elsewhere, before something is published that is for them.
+        """Create the groups of a service that are new, before something is published that is for them.
 
-        What cannot be done without a person is left to the process that handles: it refuses, and says why.
+        Where a service is handled elsewhere, what needs a person is left to that process: it refuses, and says why.
         """
         for spec in self.specs[name]:
             for topic in spec.topics:
@@ -226,6 +225,8 @@ class Running:
                             start=spec.start, where=spec.where,
                         )  # fmt: skip
                 except (EngineUnavailable, Refused) as error:
+                    if name in self._handle:
+                        raise
                     log.debug("group %s is not created yet: %s", spec.group, error.message)
 
     def _work(self, spec: HandlerSpec, name: str, engine: Engine, store: Store, values: dict[Any, Any]) -> Work:

@@ -17,7 +17,6 @@ from evenflow.ownership import (
     Liveness,
     check_belongs,
     claim,
-    create_group,
     next_generation,
     share_out,
     this_process,
@@ -64,15 +63,8 @@ class ServiceRuntime:
         self._resumed: set[str] = set()  # groups that have begun here since the start
 
     async def start(self) -> None:
-        """Create the groups that are new, take part in sharing out, and begin to relay and handle."""
+        """Take part in sharing out, and begin to relay and handle."""
         for loop in self.loops.values():
-            for topic in loop.spec.topics:
-                engine = await self._ready(topic.name)
-                found = await engine.log(topic.name)
-                assert found is not None
-                await create_group(
-                    loop.name, found, engine, self.store, self._clock, start=loop.spec.start, where=loop.spec.where
-                )
             await self._check(loop, {})
         await self._see_pauses()
         row = (RELAY_GROUP, *_relay_key(), 0, NO_MARKS, NONE_SETTLED)

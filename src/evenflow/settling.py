@@ -6,14 +6,16 @@ already, so that a restart repeats only what was in flight and what ended in the
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from evenflow.clock import Signal
+from evenflow.drive import ends_us
 from evenflow.engine import Partition
 from evenflow.errors import FenceLost, StatementFailed, StoreUnavailable
-from evenflow.group import GroupLoop, cancelled_us
+from evenflow.group import GroupLoop
 from evenflow.parking import ParkingFull
 from evenflow.unit_of_work import UnitOfWork
 from evenflow.window import Job, Window
@@ -93,8 +95,8 @@ class SettlingLoop(GroupLoop):
             except (StoreUnavailable, FenceLost) as error:
                 self._trouble(error.message)
                 await self._start_again()
-            except BaseException as error:
-                if cancelled_us(error):
+            except (Exception, asyncio.CancelledError) as error:  # of a wait that was cancelled from elsewhere
+                if ends_us(error):
                     raise
                 log.exception("group %s: could not settle, claiming its partitions anew", self.name)
                 await self._start_again()

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from evenflow.calling import ends_us, publish_all
-from evenflow.drive import HandlerTimeout
+from evenflow.calling import publish_all
+from evenflow.drive import HandlerTimeout, ends_us
 from evenflow.engine import Batch, Partition
 from evenflow.envelope import Envelope
 from evenflow.handler import Delivery

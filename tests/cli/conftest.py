@@ -97,8 +97,6 @@ class Shop:
 
     def evenflow(self, *arguments: str) -> Done:
         """In this process. What the user's modules are is forgotten afterwards."""
-        names = {each.stem for each in self.folder.iterdir()}  # of ours, whoever has imported others under them
-        aside = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in names}
         known, path = set(sys.modules), list(sys.path)
         self._capsys.readouterr()
         try:
@@ -109,7 +107,6 @@ class Shop:
                 file = getattr(sys.modules[name], "__file__", None) or ""
                 if file.startswith(str(self.folder)):
                     del sys.modules[name]
-            sys.modules.update(aside)
         written = self._capsys.readouterr()
         return Done(code, written.out, written.err)
 
@@ -149,6 +146,9 @@ def shop(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     for name in [name for name in os.environ if name.startswith("EVENFLOW_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "shop"]:  # of the example
+        monkeypatch.delitem(sys.modules, name)
     handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     level = logging.getLogger("evenflow").level
     shop = Shop(tmp_path, capsys)

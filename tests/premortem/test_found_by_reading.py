@@ -446,32 +446,29 @@ def test_the_first_number_of_a_process_may_come_after_its_second() -> None:
     assert [taking.take("store", 3, number) for number in (2, 1)] == [True, False]
 
 
-@pytest.mark.parametrize("concurrency", [None, 2])
-def test_a_wait_that_somebody_else_has_cancelled_does_not_end_a_group_silently(concurrency: int | None) -> None:
-    """A group whose task had ended still held its partitions, and its process was alive: nobody took them over."""
+def test_a_settle_that_somebody_else_has_cancelled_does_not_end_all_settling() -> None:
     service, got = Service("shop"), []
 
-    @service.on(Placed, group="keep", concurrency=concurrency)
-    async def keep(event: Placed, tx: Transaction) -> None:
+    @service.on(Placed, group="call", concurrency=2)
+    async def call(event: Placed) -> None:
         got.append(event.number)
 
     async def test() -> None:
         app = App(service)
         async with testing.world(app) as world:
-            loop = loop_of(world, "shop.keep")
-            fetch, cancelled = loop.consumer.fetch, []
+            loop = loop_of(world, "shop.call")
+            settle_all, cancelled = loop._settle_all, []
 
-            async def once(*args: object) -> object:
+            async def once(jobs: Any) -> None:
                 if not cancelled:
                     cancelled.append(True)
                     raise asyncio.CancelledError
-                return await fetch(*args)
+                await settle_all(jobs)
 
-            loop.consumer.fetch = once
-            first, second = placed("a", "b")
-            for event in (first, second):
-                await app.publish(event)
-                await world.advance(5.0)
-            assert (cancelled, set(got)) == ([True], {0, 1})
+            loop._settle_all = once
+            await app.publish(*placed("a", "b"))
+            await world.advance(5.0)
+            ((next_,),) = await world.rows("shop", "select next from evenflow_position where group_name = 'shop.call'")
+            assert (cancelled, set(got), next_) == ([True], {0, 1}, 2)
 
     run(test)
