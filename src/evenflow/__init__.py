@@ -12,14 +12,17 @@ from evenflow.errors import EvenflowError
 
 if TYPE_CHECKING:
     from evenflow.app import App
-    from evenflow.clock import DAY, HOUR, MINUTE, SECOND
+    from evenflow.clock import DAY, HOUR, MINUTE
     from evenflow.codec import Codec
     from evenflow.codecs.json import JsonCodec
     from evenflow.codecs.msgpack import MsgpackCodec
     from evenflow.envelope import Envelope
     from evenflow.event import Event, event, replace
     from evenflow.handler import Delivery
-    from evenflow.policy import Policy
+    from evenflow.policy import Policy, Reject, RetryLater
+    from evenflow.protection.breaker import Breaker
+    from evenflow.protection.limiting import Limit
+    from evenflow.schedules.schedule import Due
     from evenflow.service import Service
     from evenflow.settings import Settings
     from evenflow.topic import Topic
@@ -31,16 +34,20 @@ __all__ = [
     "DAY",
     "HOUR",
     "MINUTE",
-    "SECOND",
     "App",
+    "Breaker",
     "Codec",
     "Delivery",
+    "Due",
     "Envelope",
     "EvenflowError",
     "Event",
     "JsonCodec",
+    "Limit",
     "MsgpackCodec",
     "Policy",
+    "Reject",
+    "RetryLater",
     "Service",
     "Settings",
     "Topic",
@@ -52,14 +59,17 @@ __all__ = [
 
 _HOMES = {
     "app": ("App",),
-    "clock": ("DAY", "HOUR", "MINUTE", "SECOND"),
+    "protection.breaker": ("Breaker",),
+    "clock": ("DAY", "HOUR", "MINUTE"),
     "codec": ("Codec",),
     "codecs.json": ("JsonCodec",),
     "codecs.msgpack": ("MsgpackCodec",),
     "envelope": ("Envelope",),
     "event": ("Event", "replace"),
     "handler": ("Delivery",),
-    "policy": ("Policy",),
+    "protection.limiting": ("Limit",),
+    "policy": ("Policy", "Reject", "RetryLater"),
+    "schedules.schedule": ("Due",),
     "service": ("Service",),
     "settings": ("Settings",),
     "topic": ("Topic",),

@@ -18,7 +18,7 @@ from evenflow.registry import Registry
 from evenflow.service import Service
 from evenflow.store import Row
 from evenflow.topic import Topic
-from evenflow.unit_of_work import Transaction, UnitOfWork, open_unit
+from evenflow.unit_of_work import Transaction, UnitOfWork, open_unit, rehearsed
 
 if TYPE_CHECKING:  # what only an app that is opened needs is imported then: it costs half of the start-up time
     from evenflow.clock import Clock, Signal
@@ -166,6 +166,7 @@ class App:
         """Wait until nothing is left to do now in the services that are open here; False when the time is over.
 
         What waits for a person does not count: groups that are stopped or paused, which the log tells, dead letters.
+        What a limit or an open breaker holds does count: it is waited for.
         """
         running = self.opened
         deadline = None if seconds is None else running.clock.monotonic() + seconds
@@ -249,7 +250,8 @@ class App:
         """Publish now, durable when it returns; each key in the order given.
 
         With `after` (seconds) or `at` (Unix time) the events wait in the outbox of the app's only service. Raises
-        `EventInvalid` and `EventTooLarge` before anything is published, `PublishRefused`, `PublishUnknown`.
+        `EventInvalid` and `EventTooLarge` before anything is published, `PublishRefused`, `PublishUnknown`, and
+        `BacklogFull` for a topic with a limit.
         """
         running = self._running or self.opened
         if after is None and at is None:
@@ -270,7 +272,9 @@ class App:
         """One transaction of the service's store: what is written and published inside is real together, or not at all.
 
         With `on` (an open connection of yours to the same database) it joins your transaction, and never commits it.
-        While the outbox is full it waits up to `wait` seconds, then raises `OutboxFull`.
+        While the outbox is full it waits up to `wait` seconds, then raises `OutboxFull`. Into a topic that is full (see
+        `Topic`) it publishes only once there is room: its commit waits, or raises `BacklogFull`; where a statement of
+        it has run already, `tx.publish` raises at once.
         """
         return _OpenTransaction(self, service, on, wait)
 
@@ -280,6 +284,8 @@ class App:
         running = self.opened
         running.refuse_elsewhere()
         outbox = running.outboxes.get(name)
+        if (outside := rehearsed.get()) is not None:
+            raise outside.refuse(f"opens a transaction of {name!r}")
         if outbox is None:
             raise TransactionError(f"the service {name!r} is not open here", remedy="give it to the App")
         if outbox.full:
@@ -287,7 +293,12 @@ class App:
         unit = UnitOfWork(outbox)
         if on is not None:
             unit.join(outbox.store.join(on))
-        unit.current = Transaction(unit)
+        if outbox.gates:
+            from evenflow.protection.backpressure import GatedTransaction
+
+            unit.current = GatedTransaction(unit)
+        else:
+            unit.current = Transaction(unit)
         return unit
 
     async def read(self, service: Service | str, sql: str, *args: Any) -> list[Row]:

@@ -12,6 +12,7 @@ from evenflow.engine import Batch
 from evenflow.envelope import Envelope
 from evenflow.envelopes import Given
 from evenflow.errors import FenceLost, StoreUnavailable
+from evenflow.failure import Failure
 from evenflow.parking import ParkedRow, lane_of
 from evenflow.passes import Item, Pass
 from evenflow.position import Owned
@@ -36,7 +37,7 @@ class BatchPass(Pass):
         """The events of the whole batch, where nothing about them is special: the hot path."""
         events = self.events()
         try:
-            return None if events is None else list(events)
+            return None if events is None or self.held else list(events)
         except Exception:  # `select` tells which of them, and why
             return None
 
@@ -46,6 +47,7 @@ class BatchPass(Pass):
         except BaseException as error:
             if ends_us(error) or isinstance(error, (StoreUnavailable, FenceLost)):
                 raise
+            self.loop.parking.stop_for(error)
             raise Repeat from error
         self.progress.handled = len(events)
 
@@ -68,8 +70,11 @@ class BatchPass(Pass):
                 free.append(item)
         return free
 
-    async def _halve(self, items: list[Item]) -> None:
-        """Call the handler under a savepoint; when it fails, with each half of the list, and park who fails alone."""
+    async def _halve(self, items: list[Item], earlier: Failure | None = None) -> None:
+        """Call the handler under a savepoint; when it fails, with each half of the list, and park who fails alone.
+
+        One alone is called again in place, as often as the policy says.
+        """
         unit, progress = self.unit, self.progress
         items = self._free(items)
         if not items:
@@ -87,13 +92,17 @@ class BatchPass(Pass):
             if ends_us(error) or isinstance(error, (StoreUnavailable, FenceLost)):
                 raise
             await unit.undo_to_savepoint(mark)
-            if len(items) == 1:
+            attempt = 1 if earlier is None else earlier.attempt + 1
+            failure = self.loop.parking.judge(error, attempt, earlier=earlier)
+            if len(items) > 1:
+                middle = len(items) // 2
+                await self._halve(items[:middle])
+                await self._halve(items[middle:])
+            elif failure.again:
+                await self._halve(items, failure)
+            else:
                 progress.failed.add(lane_of(items[0][1], progress.owned.partition, items[0][0]))
-                self.park(items[0][0], items[0][1], error)
-                return
-            middle = len(items) // 2
-            await self._halve(items[:middle])
-            await self._halve(items[middle:])
+                self.park(items[0][0], items[0][1], failure)
         else:
             progress.handled += len(items)
 

@@ -22,6 +22,8 @@ class Calling:
         self.work = work
         self.spec = work.spec
         self.alone = False
+        self.waits = 0
+        """How often a handler was seen to wait for the outside."""
         self._neighbours = neighbours
 
     async def call(self, unit: UnitOfWork, tx: Transaction, event: Any, delivery: Delivery) -> None:
@@ -60,6 +62,7 @@ class Calling:
 
     def foreign(self, unit: UnitOfWork) -> None:
         """The handler waits for something other than its transaction."""
+        self.waits += 1
         if self._neighbours and not self.alone:
             self.alone = unit.noticed = True
             log.warning(

@@ -20,9 +20,10 @@ from evenflow.engine import Batch
 from evenflow.envelopes import joined
 from evenflow.errors import FenceLost, StatementFailed
 from evenflow.group import GroupLoop
-from evenflow.lane import Lane
-from evenflow.parking import SUSPECT, ParkedRow, ProcessEnded, lane_of
+from evenflow.lane import run_lanes
+from evenflow.parking import SUSPECT, ParkedRow, lane_of
 from evenflow.passes import Pass
+from evenflow.policy import ProcessEnded
 from evenflow.position import Owned
 from evenflow.unit_of_work import Transaction, UnitOfWork, open_unit
 from evenflow.work import Progress, Work
@@ -49,6 +50,9 @@ class ChunkLoop(GroupLoop):
 
     def room(self) -> int:
         return self.size
+
+    def signs(self) -> int:
+        return self.calling.waits + self.counters.chunks
 
     async def handle(self, batches: Sequence[Batch]) -> None:
         started = time.perf_counter()
@@ -147,6 +151,8 @@ class ChunkLoop(GroupLoop):
         """Park the one event of this batch without calling its handler."""
         unit = UnitOfWork(self.work.outbox, self.lineage)
         self.guard(unit, self.owned[batch.partition])
+        if isinstance(error, Repeat) and isinstance(error.__cause__, Exception):
+            error = error.__cause__
         progress = await self.new_pass(self, self.calling, unit, batch, careful=True).park_first(error)
         self.move(unit, progress, [])
         await unit.commit()
@@ -172,13 +178,13 @@ class ChunkLoop(GroupLoop):
 
     # -- parked lanes -----------------------------------------------------------------------------------------------
 
-    async def run_lane(self, owned: Owned, lane: str) -> None:
-        await Lane(self, owned, lane, self.run_parked).run()
+    async def run_lanes(self, owned: Owned, lanes: Sequence[str]) -> None:
+        await run_lanes(self, owned, lanes, self.run_parked, alone=self.calling.alone)
 
     async def run_parked(self, unit: UnitOfWork, owned: Owned, row: ParkedRow, event: Any) -> None:
         """Call the handler for a parked event."""
         tx = unit.current = Transaction(unit, row.envelope)
-        delivery = self.delivery(owned, row.offset, row.envelope, row.attempts + 1)
+        delivery = self.delivery(owned, row.offset, row.envelope, row.attempt)
         await self.calling.call(unit, tx, event, delivery)
 
 

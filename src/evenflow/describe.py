@@ -11,6 +11,7 @@ from msgspec import inspect as node
 from evenflow.app import App, _event_classes
 from evenflow.event import EventSpec, spec_of
 from evenflow.fidelity import fields_of
+from evenflow.schedules.schedule import Due
 
 FORMAT = 1
 Document = dict[str, Any]
@@ -19,10 +20,25 @@ Document = dict[str, Any]
 def describe(app: App) -> Document:
     """The app without a server, a path or a time in it: the same for the same code, so it can be committed.
 
-    "topics", "events" and "groups" hold what lasts. `publishes` of a group is what its handler says that it returns.
+    "topics", "events", "groups" and "schedules" hold what lasts. `publishes` is what a handler says that it returns. Of
+    a schedule's own topic and event nothing is said: they are Evenflow's.
     """
-    specs = [spec_of(cls) for cls in app.event_classes()]
-    handlers = [spec for service in app.services for spec in service.handlers()]
+    specs = [spec_of(cls) for cls in app.event_classes() if not issubclass(cls, Due)]
+    handlers = [spec for service in app.services for spec in service.handlers() if spec.schedule is None]
+    schedules = {
+        spec.group: {
+            "service": spec.service,
+            "kind": spec.kind.value,
+            "cron": schedule.recurrence.line or None,
+            "tz": schedule.recurrence.tz,
+            "every": schedule.recurrence.seconds or None,
+            "missed": schedule.missed,
+            "publishes": [spec_of(cls).type for cls in _event_classes(returned(spec.function))],
+        }
+        for service in app.services
+        for spec in service.handlers()
+        if (schedule := spec.schedule) is not None
+    }
     topics: Document = {}
     for topic in [each.topic for each in specs] + [topic for spec in handlers for topic in spec.topics]:
         if topic.name not in topics or topic.owned:
@@ -50,6 +66,7 @@ def describe(app: App) -> Document:
         "topics": dict(sorted(topics.items())),
         "events": {spec.type: _event(spec) for spec in sorted(specs, key=lambda each: each.type)},
         "groups": dict(sorted(groups.items())),
+        **({"schedules": dict(sorted(schedules.items()))} if schedules else {}),
     }
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import suppress
 from typing import Any
 
 from evenflow.clock import Clock, Timer
 from evenflow.errors import StoreUnavailable
+from evenflow.policy import HandlerTimeout
 from evenflow.unit_of_work import Transaction, UnitOfWork
 
 
@@ -17,14 +19,14 @@ def ends_us(error: BaseException) -> bool:
     if isinstance(error, asyncio.CancelledError):
         task = asyncio.current_task()
         return task is not None and task.cancelling() > 0
-    return isinstance(error, KeyboardInterrupt)
+    return isinstance(error, KeyboardInterrupt) and _from_the_keyboard()
 
 
-class HandlerTimeout(Exception):
-    """The handler waited longer than its policy allows."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"it did not return within {seconds:g} s")
+def _from_the_keyboard() -> bool:
+    """Whether Ctrl-C raises it here. Where a signal handler takes Ctrl-C, as under `evenflow run`, the handler did."""
+    handler = signal.getsignal(signal.SIGINT)
+    function = getattr(handler, "func", handler)
+    return handler is signal.default_int_handler or getattr(function, "__module__", "") == "asyncio.runners"
 
 
 class Repeat(Exception):
@@ -190,8 +192,13 @@ class PassDrive(Drive):
                 _close(self._coroutine)
                 raise _no_answer(self._seconds) from None
             self._unit.expired = tx
-        yielded = self._coroutine.throw(error)
-        if self._unit.current is tx:
+        try:
+            yielded = self._coroutine.throw(error)
+        except StopIteration:
+            if self._unit.expired is tx:
+                raise Repeat from None  # it has swallowed it, and returned
+            raise
+        if self._unit.current is tx or self._unit.expired is tx:
             _close(self._coroutine)
             raise error if task.cancelling() else Repeat
         return yielded

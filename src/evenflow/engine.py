@@ -222,6 +222,13 @@ class Engine(Protocol):
         """The copy, or None for a group that this engine has not heard of."""
         ...
 
+    async def readers(self, topic: str) -> Mapping[str, Mapping[Partition, int]]:
+        """The copies of all groups that have told of this topic, by group; without those whose name is nobody's.
+
+        It is what the backlog of a topic is measured by.
+        """
+        ...
+
     async def examine(self, *, deep: bool) -> Sequence[Finding]:
         """A check-up of its settings, files and servers; `deep` reads all that it keeps. Changes nothing.
 

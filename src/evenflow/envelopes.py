@@ -60,6 +60,10 @@ class Envelopes(Sequence[Envelope]):
         """The id of one of them."""
 
     @abstractmethod
+    def keys(self) -> list[str | None]:
+        """Their keys."""
+
+    @abstractmethod
     def between(self, start: int, stop: int) -> Iterator[Envelope]:
         """The envelopes themselves, made as they are asked for."""
 
@@ -84,6 +88,9 @@ class Given(Envelopes):
 
     def id_at(self, place: int) -> str:
         return self._envelopes[place].id
+
+    def keys(self) -> list[str | None]:
+        return [each.key for each in self._envelopes]
 
 
 class _Body(msgspec.Struct, array_like=True, gc=False):
@@ -137,15 +144,23 @@ class Packed(Envelopes):
         self._columns: _Rest | None = None
 
     def between(self, start: int, stop: int) -> Iterator[Envelope]:
-        rest = self._columns
-        if rest is None:
-            rest = self._columns = _read_rest(self._rest)
+        rest = self._read()
         columns: tuple[Any, ...] = (
             rest.sources, self.types, self.versions, rest.keys, self.slots, rest.times, self.data,
             self.producers, self.numbers, rest.correlations, rest.causations, self.content_types, rest.headers,
         )  # fmt: skip
         parts = (each[start:stop] if type(each) is list else repeat(each) for each in columns)
         return map(Envelope, self._some_ids(start, stop), *parts)
+
+    def keys(self) -> list[str | None]:
+        keys = self._read().keys
+        return keys if isinstance(keys, list) else [keys] * len(self.data)
+
+    def _read(self) -> _Rest:
+        rest = self._columns
+        if rest is None:
+            rest = self._columns = _read_rest(self._rest)
+        return rest
 
     def _some_ids(self, start: int, stop: int) -> list[str]:
         ids = self._ids
@@ -189,6 +204,9 @@ class _Joined(Envelopes):
             if low < high:
                 yield run.between(first + low - begin, first + high - begin)
             begin = end
+
+    def keys(self) -> list[str | None]:
+        return [key for run, first, last in self._parts for key in run.keys()[first:last]]
 
     def id_at(self, place: int) -> str:
         for run, first, last in self._parts:

@@ -10,7 +10,8 @@ EvenflowError
 │   ├── EventTooLarge        it is over the limit of size or depth
 │   ├── PublishRefused       the engine surely did not store it
 │   ├── PublishUnknown       nobody knows whether it was stored; the same envelope may be sent again
-│   └── OutboxFull           the engine has been away for too long
+│   ├── OutboxFull           the engine has been away for too long
+│   └── BacklogFull          a group is too far behind; carries topic, group, how far, the limit
 ├── DecodeError            bytes are not the event that they claim to be
 │   └── NewerVersion         they were written by newer code; park and try later
 ├── TransactionError       a transaction is used where or when it cannot be
@@ -89,6 +90,23 @@ class PublishUnknown(PublishError):
 
 class OutboxFull(PublishError):
     """The outbox has reached its limit because its events cannot be moved to the engine."""
+
+
+class BacklogFull(PublishError):
+    """A topic has reached the limit of its backlog: this group has so many events of it to go."""
+
+    def __init__(self, topic: str, group: str, waiting: int, limit: int, waited: float) -> None:
+        after = f", also after {waited:.3g} s" if waited else ""
+        super().__init__(
+            f"the topic {topic!r} is full: the group {group!r} has {waiting:,} events of it to go, "
+            f"its limit is {limit:,}{after}",
+            remedy=f"publish again later; why it is behind: evenflow groups show {group}   "
+            f"(one that has gone for good: evenflow groups drop {group})",
+        )
+        self.topic = topic
+        self.group = group
+        self.waiting = waiting
+        self.limit = limit
 
 
 class DecodeError(EvenflowError):

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from evenflow.clock import Signal
 from evenflow.engine import Assigned, Batch, Consumer, Lost, Partition, Revoking
 from evenflow.envelope import Envelope
 from evenflow.errors import EngineUnavailable, FenceLost, GroupStopped, StoreUnavailable
+from evenflow.failure import text_of
 from evenflow.handler import Delivery
-from evenflow.parking import Parking
+from evenflow.parking import Due, Parking
 from evenflow.pausing import Pause, covers
-from evenflow.policy import DeadLetter
+from evenflow.policy import DeadLetter, Reject
 from evenflow.position import Owned, Taking, guard, move
 from evenflow.store import Session
 from evenflow.unit_of_work import UnitOfWork
+from evenflow.watching.watchdog import SLOW, Seen
 from evenflow.work import Counters, Progress, Work
 
 log = logging.getLogger("evenflow")
@@ -26,6 +30,10 @@ FETCH_BYTES = 1 << 20
 IDLE = 1.0
 """Seconds that a group without events sleeps at most, before it looks at parked events and tells the engine."""
 BACK_OFF = 0.5
+DUE_TIME = 0.1
+"""Seconds after which what the log brings has its turn, however many lanes are due."""
+ROOM_AGAIN = 0.9
+"""Share of the parking lot below which it is said again that it is full."""
 PRUNE_EVERY = 1000
 FORGET_PROCESS = 86400.0
 
@@ -44,11 +52,12 @@ class GroupLoop(ABC):
         """The name that the ids of published events derive from: as it was before the group was renamed."""
         self.owned: dict[Partition, Owned] = {}
         self.counters = Counters()
-        self.parking = Parking(self.name, work.store, work.spec.policy, work.clock)
+        self.parking = Parking(self.name, work.store, work.spec.policy, work.clock, work.draw)
         self.trouble = ""
         self.stopped = ""
         self.pauses: tuple[Pause, ...] = ()
         self.busy = False
+        self.rounds = 0
         self.consumer: Consumer = work.engine.consumer(self.name)
         self.lost = Signal()
         self._given: list[Owned] = []
@@ -59,6 +68,10 @@ class GroupLoop(ABC):
         self._told: dict[Partition, int] = {}
         self._tell_at = 0.0
         self._due_at = 0.0
+        self._due_turn = 0
+        self._last_due = 0.0
+        self._full = False
+        """Whether it was said that the parking lot is full."""
         self._writing = asyncio.Lock()  # one transaction of a position at a time
         self._sql = work.store.sql
 
@@ -116,6 +129,55 @@ class GroupLoop(ABC):
         """Look around now, whatever is waited for."""
         self.consumer.wake()
 
+    # -- what the watchdog asks of it -------------------------------------------------------------------------------
+
+    def held(self) -> list[Owned]:
+        """The partitions that it owns, and those that it was given and has not begun with."""
+        return [*self.owned.values(), *self._given]
+
+    def seen(self, owned: Owned) -> Seen:
+        """How a partition stands."""
+        counters = self.counters
+        work = counters.handled + counters.failed
+        moved = (owned.fence, owned.next, work if owned.lanes else 0, self.moves(owned.partition))
+        life = (work, counters.skipped, counters.duplicates, self.signs())
+        busy = max(self.spec.policy.timeout, SLOW) if self.busy else 0.0
+        return Seen(moved, self.rounds, life, self.excuse(owned.partition), busy)
+
+    def excuse(self, partition: Partition) -> str:
+        """Why a partition may stand still now, or ""."""
+        if self.stopped or self.paused(partition):
+            return "it is stopped or paused"
+        if partition in self._blocked:
+            return self.trouble or "it waits"
+        return "the outbox is full" if self._publishes and self.work.outbox.full else ""
+
+    def moves(self, partition: Partition) -> Hashable:  # noqa: ARG002  # of other kinds
+        """Another one after every movement of this partition but those of its position."""
+        return None
+
+    def signs(self) -> int:
+        """Another one after every sign of life of what it does, beside what it counts."""
+        return 0
+
+    def tasks(self) -> Sequence[asyncio.Task[None]]:
+        """The tasks that it cannot do without, beside the one that `run` is in."""
+        return ()
+
+    def leave(self) -> None:
+        """Give up everything without touching it, and end whenever it can."""
+        self._stopping = True
+        self._given.clear()
+        for partition in list(self.owned):
+            self.forget(partition)
+
+    def renewed(self) -> GroupLoop:
+        """Another loop to run in the place of this one, with a consumer of its own and no partition yet."""
+        fresh = type(self)(self.work)
+        fresh.counters, fresh.lineage, fresh.pauses = self.counters, self.lineage, self.pauses
+        fresh.stopped, fresh.trouble, fresh._publishes = self.stopped, self.trouble, self._publishes
+        return fresh
+
     def look(self) -> None:
         """There may be a new wish or a due event among the parked: look at once."""
         self._due_at = 0.0
@@ -144,6 +206,7 @@ class GroupLoop(ABC):
 
     async def _round(self) -> bool:
         """One fetch and the work on it; whether the loop is over."""
+        self.rounds += 1
         self._take_given()
         if self._stopping:
             self._giving.update(dict.fromkeys(self.owned))
@@ -153,7 +216,7 @@ class GroupLoop(ABC):
             return True
         if self._publishes and self.work.outbox.full:
             return await self._wait_for_outbox()
-        wait = min(await self._run_due(), self._unblock(), IDLE)
+        wait = min(await self._run_due(), await self._unblock(), IDLE)
         await self._tell(force=False)
         await self.before_fetch()
         limit = self.room()
@@ -225,10 +288,13 @@ class GroupLoop(ABC):
         """Stop visibly: in the log, in this process, and in the store for everybody who asks."""
         log.error("group %s is stopped: %s", self.name, error)
         self.stopped = str(error)
+        ours = [owned.where for owned in self.owned.values()]
         for partition in list(self.owned):
             self.forget(partition)
 
         async def say(session: Session) -> None:
+            for where in ours:
+                await session.execute(self._sql["position_stopped"], where)
             for topic in self.spec.topics:
                 await session.execute(self._sql["group_state"], (self.name, topic.name, "stopped", str(error)))
 
@@ -240,39 +306,87 @@ class GroupLoop(ABC):
     # -- parked events ----------------------------------------------------------------------------------------------
 
     async def _run_due(self) -> float:
-        """Run lanes that are due; seconds until the next one is."""
-        clock = self.work.clock
-        if self._due_at > clock.now() or not any(owned.lanes for owned in self.owned.values()):
-            return max(0.0, min(IDLE, self._due_at - clock.now())) if self._due_at > clock.now() else IDLE
-        next_due = clock.now() + IDLE
+        """Run lanes that are due, for a while; seconds until the next one is."""
+        now = self.work.clock.now()
+        if now < self._last_due - IDLE:  # the clock was set back
+            self._due_at = 0.0
+            for owned in self.owned.values():
+                owned.rebased = False
+        self._last_due = now
+        if self._due_at > now:
+            return min(IDLE, self._due_at - now)
+        if not any(owned.lanes for owned in self.owned.values()):
+            return IDLE
+        next_due = self._due_at = now + IDLE  # `look` may set it anew meanwhile
         await self.parking.measure()
-        for owned in list(self.owned.values()):
-            if not owned.lanes:
-                continue
-            for lane in await self.parking.due(owned, 20):
-                if owned.partition in self.owned and owned.partition not in self._giving and not self._stopping:
-                    async with self._writing:
-                        await self.parking.forewarn(owned, lane, guard(self._sql["position_guard"], owned))
-                    await self.run_lane(owned, lane)
-            due = await self.parking.next_due(owned)
-            if due is not None:
-                next_due = min(next_due, max(due, clock.now() + self.look_again))
-        self._due_at = next_due
-        return max(0.0, next_due - clock.now())
+        until = time.perf_counter() + DUE_TIME
+        self._due_turn += 1
+        turns = list(self.owned.values())
+        for place in range(len(turns)):
+            owned = turns[(place + self._due_turn) % len(turns)]
+            if owned.lanes:
+                next_due = min(next_due, await self._run_due_of(owned))
+            if time.perf_counter() >= until:
+                next_due = min(next_due, self.work.clock.now() + self.look_again)
+                break
+        self._due_at = min(self._due_at, next_due)
+        return max(0.0, self._due_at - self.work.clock.now())
+
+    async def _run_due_of(self, owned: Owned) -> float:
+        """Run lanes of one partition; when to look at it again."""
+        clock, due = self.work.clock, Due([], set(), None)
+        if self._may_run(owned):
+            if not owned.rebased:
+                async with self._writing:
+                    await self.parking.rebase(owned, guard(self._sql["position_guard"], owned))
+                owned.rebased = True
+            due = await self.parking.due(owned, self.lane_room(), self.lanes_in_hand(owned))
+        for lane in due.lanes:
+            if lane in due.suspects and self._may_run(owned):
+                async with self._writing:
+                    may = await self.parking.forewarn(owned, lane, guard(self._sql["position_guard"], owned))
+                if may:
+                    await self.run_lanes(owned, (lane,))
+        others = [lane for lane in due.lanes if lane not in due.suspects]
+        if others and self._may_run(owned):
+            await self.run_lanes(owned, others)
+        if due.lanes:
+            return clock.now() + self.look_again
+        return clock.now() + IDLE if due.next is None else max(due.next, clock.now() + self.look_again)
+
+    def _may_run(self, owned: Owned) -> bool:
+        partition = owned.partition
+        return self.owned.get(partition) is owned and partition not in self._giving and not self._stopping
 
     def block(self, owned: Owned, reason: str) -> None:
         """This partition waits a while: its next event fails and there is no place left to park it."""
-        self._trouble(f"partition {owned.partition.number} of {owned.partition.topic} waits: {reason}")
+        where = f"partition {owned.partition.number} of {owned.partition.topic}"
+        if not self._full:
+            log.error(
+                "group %s: its parking lot is full: %s; partitions whose next event fails wait, as %s does now"
+                "\n  → evenflow parked list --group %s shows why; redrive or discard some, or raise the limit",
+                self.name,
+                reason,
+                where,
+                self.name,
+            )
+        self._full = True
+        self.trouble = f"{where} waits: {reason}"
         self.consumer.pause(owned.partition)
         self._blocked[owned.partition] = self.work.clock.monotonic() + 2 * BACK_OFF
 
-    def _unblock(self) -> float:
+    async def _unblock(self) -> float:
         now = self.work.clock.monotonic()
-        for partition, until in list(self._blocked.items()):
-            if until <= now:
-                del self._blocked[partition]
+        free = [partition for partition, until in self._blocked.items() if until <= now]
+        if free:
+            await self.parking.measure()
+        for partition in free:
+            if self._blocked.pop(partition, None) is not None:
                 self.consumer.resume(partition)
                 self._due_at = 0.0
+        if self._full and not self._blocked and not self.parking.full(ROOM_AGAIN):
+            self._full = False
+            log.info("group %s: its parking lot has room again", self.name)
         return min((until - now for until in self._blocked.values()), default=IDLE)
 
     # -- positions --------------------------------------------------------------------------------------------------
@@ -302,14 +416,17 @@ class GroupLoop(ABC):
         if owned.pending >= PRUNE_EVERY:
             owned.marks.prune(self.work.clock.now() - FORGET_PROCESS)
         owned.lanes |= progress.lanes
+        if progress.due_now:
+            self._due_at = 0.0
+        for _, envelope, failure in progress.failures:
+            self._due_at = min(self._due_at, failure.due or math.inf)
+            self.told_failure(failure.decision, envelope, failure.error)
         self.counters.handled += progress.handled
         owned.claims, owned.trying = 0, None
         owned.pending = 0 if owned.pending >= PRUNE_EVERY else owned.pending + 1
         if progress.taking.late:
             self.counters.late += progress.taking.late
             log.warning("group %s: %d events came later than others of their slot", self.name, progress.taking.late)
-        if progress.lanes:
-            self._due_at = 0.0
         if not progress.complete:
             self.consumer.assign(owned.partition, owned.next)
         if progress.blocked:
@@ -357,21 +474,25 @@ class GroupLoop(ABC):
         return True
 
     def told_failure(self, decision: object, envelope: Envelope, error: BaseException) -> None:
-        """Count a failure and say it: a retry briefly, a dead letter with its traceback and what to do."""
+        """Count a failure and say it: a retry briefly, a dead letter with its traceback and what to do.
+
+        A handler that rejects an event has said why: no traceback tells more.
+        """
         self.counters.failed += 1
+        shown = f"{type(error).__name__}: {text_of(error)}"
         if isinstance(decision, DeadLetter):
             self.counters.dead += 1
             log.error(
-                "group %s: %s %s is a dead letter: %r\n  → evenflow parked list --group %s",
+                "group %s: %s %s is a dead letter: %s\n  → evenflow parked list --group %s",
                 self.name,
                 envelope.type,
                 envelope.id,
-                error,
+                shown,
                 self.name,
-                exc_info=error,
+                exc_info=None if isinstance(error, Reject) else error,
             )
         else:
-            log.warning("group %s: %s %s is tried again: %r", self.name, envelope.type, envelope.id, error)
+            log.warning("group %s: %s %s is tried again: %s", self.name, envelope.type, envelope.id, shown)
 
     def delivery(self, owned: Owned, offset: int, envelope: Envelope, attempt: int) -> Delivery:
         """What a handler may ask for beside the event."""
@@ -385,8 +506,16 @@ class GroupLoop(ABC):
         """Work through what was fetched."""
 
     @abstractmethod
-    async def run_lane(self, owned: Owned, lane: str) -> None:
-        """Run the parked events of a lane whose head may run now."""
+    async def run_lanes(self, owned: Owned, lanes: Sequence[str]) -> None:
+        """Run the parked events of lanes whose head may run now, as far as it goes for one look."""
+
+    def lane_room(self) -> int:
+        """How many lanes may be run in one look."""
+        return 200
+
+    def lanes_in_hand(self, owned: Owned) -> Sequence[str]:  # noqa: ARG002  # of other kinds
+        """Lanes that are due still, and being worked on."""
+        return ()
 
     async def before_fetch(self) -> None:  # noqa: B027  # of other kinds
         """What is to be done between two fetches."""
@@ -403,6 +532,20 @@ class GroupLoop(ABC):
     async def finished(self, owned: Owned) -> bool:  # noqa: ARG002  # of other kinds
         """Whether nothing of this partition is in flight, so that it may be released."""
         return True
+
+    @property
+    def cut_off(self) -> str:
+        """Why it handles nothing for a while, whatever waits, and nothing is in flight; or ""."""
+        return ""
+
+    @property
+    def holding(self) -> str:
+        """Why what it has in hand may not begin now, though nothing is wrong with this process; or ""."""
+        return ""
+
+    def resumes(self) -> float | None:
+        """When, in Unix time, something of what it holds may begin."""
+        return None
 
     def in_flight(self) -> bool:
         """Whether events are being worked on outside of `handle`."""

@@ -14,6 +14,9 @@ from evenflow.envelope import Envelope
 from evenflow.errors import DefinitionError
 from evenflow.ids import NAME_RULE, is_name
 from evenflow.policy import Policy
+from evenflow.protection.breaker import Breaker
+from evenflow.protection.limiting import Limit
+from evenflow.schedules.schedule import Schedule
 from evenflow.topic import Topic
 from evenflow.unit_of_work import Transaction
 
@@ -58,6 +61,8 @@ class Options:
     policy: Policy | None = None
     start: Start | None = None
     cpu: bool = False
+    limit: Limit | None = None
+    breaker: Breaker | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +86,9 @@ class HandlerSpec:
     blocking: bool
     cpu: bool
     where: str
+    schedule: Schedule | None = None
+    limit: Limit | None = None
+    breaker: Breaker | None = None
 
 
 def location(function: Callable[..., Any]) -> str:
@@ -142,6 +150,9 @@ def inspect_handler(
         raise wrong(f"has start={options.start!r}", 'use "beginning" or "end"')
     if batch and (options.size or 0) < 1:
         raise wrong(f"has size={options.size}", "use 1 or more")
+    _check_options(options, wrong)
+    if batch or not waiting:
+        _refuse_protection(options, wrong)
     return HandlerSpec(
         service=service,
         group=f"{service}.{options.group}",
@@ -159,8 +170,27 @@ def inspect_handler(
         start=options.start,
         blocking=blocking,
         cpu=options.cpu,
+        limit=options.limit,
+        breaker=options.breaker,
         where=where,
     )
+
+
+def _check_options(options: Options, wrong: Callable[[str, str], DefinitionError]) -> None:
+    for name, given, kind in (
+        ("policy", options.policy, Policy), ("limit", options.limit, Limit), ("breaker", options.breaker, Breaker)
+    ):  # fmt: skip
+        if given is not None and not isinstance(given, kind):
+            raise wrong(f"has {name}={given!r}", f"use {name}={kind.__name__}(…)")
+
+
+def _refuse_protection(options: Options, wrong: Callable[[str, str], DefinitionError]) -> None:
+    for name, given in (("limit", options.limit), ("breaker", options.breaker)):
+        if given is not None:
+            raise wrong(
+                f"has {name}=… and its events share a transaction, which would wait with them",
+                "leave out its tx; or give it concurrency=…, and what it writes is applied when its event is settled",
+            )
 
 
 def _hints(function: Callable[..., Any], wrong: Callable[[str, str], DefinitionError]) -> dict[str, Any]:

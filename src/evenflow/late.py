@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from evenflow.clock import Clock, Timer
-from evenflow.drive import HandlerTimeout
+from evenflow.policy import HandlerTimeout
 from evenflow.window import Job
+
+GiveUp = Callable[[asyncio.Task[None]], None]
 
 TURNS = 2
 """Turns of the event loop in which a handler may take its cancellation, before it is dropped."""
@@ -17,8 +19,9 @@ TURNS = 2
 class Late:
     """Cancels the tasks whose job takes longer than so many seconds."""
 
-    def __init__(self, clock: Clock, seconds: float, tasks: Mapping[asyncio.Task[None], Job]) -> None:
+    def __init__(self, clock: Clock, seconds: float, tasks: Mapping[asyncio.Task[None], Job], give_up: GiveUp) -> None:
         self._clock = clock
+        self._give_up = give_up
         self._seconds = seconds
         self._tasks = tasks
         self._timer: Timer | None = None
@@ -60,10 +63,21 @@ class Late:
         if turns:
             asyncio.get_running_loop().call_soon(self._drop, task, job, turns - 1)
             return
-        with suppress(Exception, asyncio.CancelledError):
+        with suppress(BaseException):  # of the handler's, whatever it answers to its end
             job.coroutine.close()
         job.late += 1
         task.cancel()
+        asyncio.get_running_loop().call_soon(self._leave, task, job, TURNS)
+
+    def _leave(self, task: asyncio.Task[None], job: Job, turns: int) -> None:
+        """Leave a handler that swallows even its end to itself: its event is over, and its place is free."""
+        if self._tasks.get(task) is not job:
+            return
+        if turns:
+            asyncio.get_running_loop().call_soon(self._leave, task, job, turns - 1)
+        else:
+            job.error = HandlerTimeout(self._seconds)
+            self._give_up(task)
 
     def taken_back(self, job: Job, task: asyncio.Task[None]) -> bool:
         """Note that it was late, and take our cancellations back. False if somebody else has cancelled it, too."""

@@ -23,6 +23,7 @@ from evenflow.registry import SIZE_LIMIT, Registry
 from evenflow.store import Row, Session, Store
 
 if TYPE_CHECKING:
+    from evenflow.protection.backpressure import Gates
     from evenflow.unit_of_work import Added, UnitOfWork
 
 log = logging.getLogger("evenflow")
@@ -35,7 +36,8 @@ RELAY_PARTITION = Partition("", 0, 0)
 RELAY_ROWS = 50
 RELAY_EVENTS = 5000
 """Events that the relay moves in one round, about; a round has at most `RELAY_ROWS` rows, and at least one."""
-DUE_EVENTS = 500
+DUE_EVENTS = 1000
+"""Events that fall due and are queued in one transaction."""
 LIMIT_EVENTS = 1_000_000
 LIMIT_BYTES = 1 << 30
 POLL = 0.5
@@ -64,6 +66,7 @@ class Outbox:
         self.clock = clock
         self.event_limit = event_limit
         self.producer = ""
+        self.gates: Gates | None = None
         self.full = False
         self.moved = 0
         self.moved_to = 0
@@ -331,20 +334,17 @@ class Outbox:
         """Events that are due now take their number and their place in the outbox."""
         from evenflow.unit_of_work import UnitOfWork
 
-        rows = await self.store.read(self.store.sql["due_ready"], (self.clock.now(), DUE_EVENTS))
-        if not rows:
-            return 0
         unit = UnitOfWork(self)
         unit.guards.append(guard(self.store.sql["position_guard"], owned))
         try:
             session = await unit.begin()
-            for id_, topic, packed in rows:
-                if await session.execute(self.store.sql["due_remove"], (id_,)):
-                    (e,) = unpack(packed)
-                    unit.published.append((topic, (
-                        e.id, e.source, e.type, e.version, e.key, e.slot, e.time, e.data,
-                        e.correlation, e.causation, e.content_type, e.headers,
-                    )))  # fmt: skip
+            rows = await session.fetch(self.store.sql["due_take"], (self.clock.now(), DUE_EVENTS))
+            for _due, _id, topic, packed in sorted(rows):
+                (e,) = unpack(packed)
+                unit.published.append((topic, (
+                    e.id, e.source, e.type, e.version, e.key, e.slot, e.time, e.data,
+                    e.correlation, e.causation, e.content_type, e.headers,
+                )))  # fmt: skip
             await unit.commit()
         except BaseException:
             await unit.rollback()

@@ -166,6 +166,10 @@ class Owned:
     claims: int = 0
     trying: int | None = None
     lanes: set[str] = field(default_factory=set)
+    rebased: bool = False
+    """Whether its due times were looked through for those of before the clock was set back."""
+    doubted: int = 0
+    """Parked lanes that were run as if they might end the process."""
     pending: int = 0
     """Chunks since marks were pruned."""
 

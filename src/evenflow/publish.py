@@ -20,6 +20,7 @@ from evenflow.errors import PublishRefused, PublishUnknown, TransactionError
 from evenflow.ids import SLOTS, new_id, new_ids, slot_of
 from evenflow.outbox import Outbox
 from evenflow.position import PROCESS_PREFIX
+from evenflow.protection.backpressure import Gate, Gates
 from evenflow.registry import Encode, Encoded, Registry
 from evenflow.unit_of_work import cause, open_unit
 
@@ -63,6 +64,7 @@ class Publisher:
         self._registry = registry
         self._place = place
         self._limit = event_limit
+        self.gates: Gates | None = None
         self._lines: dict[str, Line] = {}
         self._ways: dict[type, tuple[Encode, Line]] = {}
 
@@ -99,7 +101,9 @@ class Publisher:
         name = self._registry.add(cls).spec.topic.name
         line = self._lines.get(name)
         if line is None:
-            line = self._lines[name] = Line(self, self._place(name))
+            place = self._place(name)
+            gate = self.gates.of(place) if self.gates else None
+            line = self._lines[name] = Line(self, place) if gate is None else GatedLine(self, place, gate)
         self._ways[cls] = encode, line
         return encode, line
 
@@ -109,8 +113,9 @@ class Publisher:
             await line.close()
 
 
-async def _all(entered: Sequence[asyncio.Future[None]]) -> None:
+async def _all(awaited: Sequence[Awaitable[None]]) -> None:
     """Wait for every topic; raises the first error."""
+    entered = [asyncio.ensure_future(each) for each in awaited]
     try:
         await asyncio.gather(*entered, return_exceptions=True)
     finally:
@@ -165,7 +170,7 @@ class Line:
         self._holding: asyncio.Task[None] | None = None
         self._closing = False
 
-    def enter_one(self, encoded: Encoded) -> asyncio.Future[None]:
+    def enter_one(self, encoded: Encoded) -> Awaitable[None]:
         """The answer for one event, when it is there. A call that is cancelled before its append is not appended."""
         share, because = self._next, cause.get()
         if because is not None:
@@ -191,7 +196,7 @@ class Line:
             self._task = None
             self._give_up(self._next)
 
-    def enter(self, encoded: Sequence[Encoded]) -> asyncio.Future[None]:
+    def enter(self, encoded: Sequence[Encoded]) -> Awaitable[None]:
         """The same for several, after what this process has committed before for their slots, and what waits for it."""
         done: asyncio.Future[None] = self._loop.create_future()
         if self.held or any(self._of.relaying):
@@ -322,6 +327,28 @@ class Line:
             if self._numbers[envelope.slot] == envelope.number:
                 self._numbers[envelope.slot] -= 1
         return doubtful
+
+
+class GatedLine(Line):
+    """Calls on their way to a topic with a limit. Those of handlers never wait at its gate."""
+
+    def __init__(self, publisher: Publisher, topic: str, gate: Gate) -> None:
+        super().__init__(publisher, topic)
+        self._gate = gate
+
+    def enter_one(self, encoded: Encoded) -> Awaitable[None]:
+        if cause.get() is not None or self._gate.clear():
+            return super().enter_one(encoded)
+        return self._through((encoded,))
+
+    def enter(self, encoded: Sequence[Encoded]) -> Awaitable[None]:
+        if cause.get() is not None or self._gate.clear():
+            return super().enter(encoded)
+        return self._through(encoded)
+
+    async def _through(self, encoded: Sequence[Encoded]) -> None:
+        await self._gate.enter()
+        await super().enter(encoded)
 
 
 class _Part:

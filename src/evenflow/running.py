@@ -22,14 +22,19 @@ from evenflow.migrations import load_migrations
 from evenflow.outbox import RELAY_GROUP, RELAY_PARTITION, Outbox
 from evenflow.ownership import check_outbox, create_group
 from evenflow.places import make_engine, make_store
+from evenflow.protection.backpressure import Gates
+from evenflow.protection.protecting import ProtectedLoop
 from evenflow.publish import Publisher, opened_elsewhere
+from evenflow.redrive.redriving import Redriving
 from evenflow.registry import Registry
 from evenflow.report import Promise, promise_of
 from evenflow.runtime import ServiceRuntime
+from evenflow.schedules.scheduling import Schedules
 from evenflow.settings import Settings
 from evenflow.store import Store
 from evenflow.topic import Topic
 from evenflow.waiting import LaneLoop
+from evenflow.watching.keeping import ending
 from evenflow.work import Work
 
 if TYPE_CHECKING:
@@ -67,10 +72,13 @@ class Running:
         self.stores: dict[str, Store] = {}
         self.outboxes: dict[str, Outbox] = {}
         self.runtimes: dict[str, ServiceRuntime] = {}
+        self.schedules: dict[str, Schedules] = {}
         self.engines: dict[str, Engine] = {}
         self.publisher: Publisher
         self.loop: asyncio.AbstractEventLoop | None = None
         self._random = random
+        self.draw: Callable[[], float] = lambda: int.from_bytes(random(7), "big") / (1 << 56)
+        """Random numbers from 0 to 1, which lengthen delays."""
         self._handle = set(handle)
         self._join = join
         self._ready: dict[str, Engine] = {}
@@ -82,6 +90,7 @@ class Running:
         self.clean = True
         self.registry = Registry((), app.codecs)
         self.specs = {service.name: [self._placed(spec) for spec in service.handlers()] for service in app.services}
+        self.gates = Gates(self.ready, clock)
         self.topics: dict[str, Topic] = {}
         """Topics by the names that they have on their engines."""
         for cls in app.event_classes():
@@ -113,6 +122,7 @@ class Running:
             )
         if known is None or topic.owned:
             self.topics[topic.name] = topic
+            self.gates.add(topic)
 
     # -- opening and closing ----------------------------------------------------------------------------------------
 
@@ -144,18 +154,29 @@ class Running:
             if service.migrations is not None and self._join:  # who only looks changes nothing
                 await store.migrate(load_migrations(service.migrations, service.name))
             self.outboxes[service.name] = await self._outbox(service.name, store)
+            self.outboxes[service.name].gates = self.gates
             if self._join:
                 await check_outbox(self.relay_name(service.name), service.name, self._main, store)
         self.publisher = Publisher(
             self.app.name, self.registry, self.ready, self.place, list(self.outboxes.values()), self.clock,
             event_limit=self.settings.max_event_bytes,
         )  # fmt: skip
+        self.publisher.gates = self.gates
         if not self._join:
             return
         values = await self._provide()
         for name, store in self.stores.items():
             await self._start(name, store, values)
+        self._begin_upkeep()
+
+    def _begin_upkeep(self, before: asyncio.Task[None] | None = None) -> None:
+        """Keep it up until we close: whatever ends its task before, another begins."""
+        if self._stopping.is_set() or (self.loop is not None and self.loop.is_closed()):
+            return
+        if before is not None:
+            log.error("app %s: its upkeep has ended, and is begun again", self.app.name, exc_info=ending(before))
         self._upkeep = asyncio.create_task(self._maintain())
+        self._upkeep.add_done_callback(self._begin_upkeep)
 
     async def _outbox(self, name: str, store: Store) -> Outbox:
         outbox = Outbox(
@@ -199,15 +220,25 @@ class Running:
                     f"the group {spec.group!r} reads topics of two engines",
                     remedy="give each topic a handler of its own, or place them on one engine",
                 )
-            loops.append(_LOOPS[spec.kind](self._work(spec, name, engines[0], store, values)))
+            kind = ProtectedLoop if spec.limit or spec.breaker else _LOOPS[spec.kind]
+            loops.append(kind(self._work(spec, name, engines[0], store, values)))
             self.promises.append(promise_of(spec, engines[0], store))
+        process = new_id(self.clock.now, self._random)
         runtime = ServiceRuntime(
             name, store, self.outboxes[name], loops, self.ready, self.clock,
-            process=new_id(self.clock.now, self._random), lease=self.settings.lease,
+            process=process, lease=self.settings.lease,
         )  # fmt: skip
         self.runtimes[name] = runtime
+        schedules = self.schedules[name] = Schedules(
+            self.outboxes[name], self.clock, process, lambda: runtime.live, self.specs[name],
+            handles=name in self._handle,
+        )  # fmt: skip
+        runtime.leading.chores.append(schedules)
+        runtime.leading.chores.append(Redriving(store, self.clock))
         await self.create_groups(name)
         await runtime.start()
+        await schedules.declare()
+        runtime.leading.nudge()
 
     async def create_groups(self, name: str) -> None:
         """Create the groups of a service that are new, before something is published that is for them.
@@ -241,6 +272,7 @@ class Running:
             store=store,
             outbox=self.outboxes[name],
             clock=self.clock,
+            draw=self.draw,
             compacted=frozenset(topic.name for topic in spec.topics if self.topics.get(topic.name, topic).compacted),
             around_event=self.app.around("event"),
             around_chunk=self.app.around("chunk"),
@@ -258,6 +290,7 @@ class Running:
                 await asyncio.gather(self._upkeep, return_exceptions=True)
             if hasattr(self, "publisher"):  # it opened so far
                 await self._quietly(self.publisher.close(), None)
+            self.gates.close()
             await self._quietly(self._tell_relays(), None)
             await self._quietly(self._stack.aclose(), None)
         finally:  # whatever a provider raises
@@ -277,6 +310,7 @@ class Running:
     async def _maintain(self) -> None:
         pruned = self.clock.monotonic()
         while not await self.clock.wait(self._stopping, MAINTAIN):
+            self.gates.look()
             if self.clock.monotonic() - pruned >= PRUNE:
                 pruned = self.clock.monotonic()
                 for name in self.runtimes:
@@ -339,9 +373,12 @@ class Running:
             self.engines[url] = engine
         return engine
 
-    async def idle(self) -> bool:
-        """Whether nothing is left to do now in any service that is open here."""
-        return all([await runtime.idle() for runtime in self.runtimes.values()])
+    async def idle(self, *, cut_off: bool = False) -> bool:
+        """Whether nothing is left to do now in any service that is open here.
+
+        With `cut_off`, groups whose breaker is open count as idle until their next probe.
+        """
+        return all([await runtime.idle(cut_off=cut_off) for runtime in self.runtimes.values()])
 
     def loops(self) -> Sequence[GroupLoop]:
         """All groups that are run in this process."""

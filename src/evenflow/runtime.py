@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from evenflow.clock import Clock, Signal
 from evenflow.engine import Engine, Log, Partition
 from evenflow.errors import EngineUnavailable, GroupStopped, StoreUnavailable
 from evenflow.group import GroupLoop
+from evenflow.leading import Leading
 from evenflow.outbox import RELAY_GROUP, RELAY_PARTITION, Outbox
 from evenflow.ownership import (
     Liveness,
@@ -23,7 +25,10 @@ from evenflow.ownership import (
 )
 from evenflow.pausing import pauses_of
 from evenflow.position import NO_MARKS, NONE_SETTLED, claimed
+from evenflow.redrive.redriving import unfinished
 from evenflow.store import Process, Row, Session, Store
+from evenflow.watching.keeping import HANGS, Keeper
+from evenflow.watching.stalls import Stalls
 
 log = logging.getLogger("evenflow")
 
@@ -49,6 +54,7 @@ class ServiceRuntime:
         self.name = name
         self.store = store
         self.outbox = outbox
+        self.leading = Leading(outbox, clock)
         self.loops = {loop.name: loop for loop in loops}
         self._ready = ready
         self._clock = clock
@@ -57,9 +63,14 @@ class ServiceRuntime:
         self._interval = lease / 20
         self._stopping = Signal()
         self._tick_now = Signal()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._loop_tasks: list[asyncio.Task[None]] = []
-        self._relay_task: asyncio.Task[None] | None = None
+        self.kept = Keeper(f"service {name}", clock)
+        self.loop_tasks: dict[str, asyncio.Task[None]] = {}
+        self.stalls = Stalls(self, clock)
+        self._relay_stopping = Signal()
+        self._free = 0  # partitions that nobody owned at the last look
+        self._ticks = self._watches = self._beats = 0
+        self.live: Sequence[Process] = ()
+        """The processes that were alive at the last look."""
         self._resumed: set[str] = set()  # groups that have begun here since the start
 
     async def start(self) -> None:
@@ -70,21 +81,38 @@ class ServiceRuntime:
         row = (RELAY_GROUP, *_relay_key(), 0, NO_MARKS, NONE_SETTLED)
         await self.store.transact(lambda session: session.execute(self.store.sql["position_create"], row))
         await self._beat()
-        self._relay_task = asyncio.create_task(self.outbox.relay(self._stopping))
-        self._loop_tasks = [asyncio.create_task(loop.run()) for loop in self.loops.values()]
-        self._tasks = [asyncio.create_task(work()) for work in (self._ticking, self._watching, self._beating)]
+        self.kept.begin("relay", self._relaying)
+        self.loop_tasks = {name: asyncio.create_task(loop.run()) for name, loop in self.loops.items()}
+        self.kept.begin("ticking", self._ticking, rounds=lambda: self._ticks)
+        self.kept.begin("watching", self._watching, rounds=lambda: self._watches)
+        self.kept.begin("beating", self._beating, rounds=lambda: self._beats)
+        leading, stopping = self.leading, self._stopping
+        self.kept.begin("leading", lambda: leading.run(stopping), rounds=lambda: leading.steps, hangs=2 * HANGS)
+        self.stalls.begin()
+
+    def _relaying(self) -> Coroutine[Any, Any, None]:
+        self._relay_stopping.set()  # the one before, if it should still be there
+        self._relay_stopping = Signal()
+        return self.outbox.relay(self._relay_stopping)
+
+    def look_now(self) -> None:
+        """Look at once at who works on what."""
+        self._tick_now.set()
 
     async def stop(self, seconds: float) -> bool:
         """Finish what is begun, hand everything back; False when that took longer than allowed."""
         for loop in self.loops.values():
             loop.stop()
-        clean = await self._ended(self._loop_tasks, seconds)
+        clean = await self._ended(list(self.loop_tasks.values()), seconds)
         if clean and self.outbox.owned is not None:
             clean = await self._relay_rest(seconds)
+        self.stalls.end()
         self._stopping.set()
+        self._relay_stopping.set()
         self._tick_now.set()
         self.outbox.nudge()
-        clean = await self._ended([*self._tasks, *([self._relay_task] if self._relay_task else [])], 5.0) and clean
+        self.leading.nudge()
+        clean = await self._ended(self.kept.tasks(), 5.0) and clean
         if self.outbox.owned is not None:
             owned, self.outbox.owned = self.outbox.owned, None
             release = self.store.sql["position_release"]
@@ -94,8 +122,8 @@ class ServiceRuntime:
 
     async def _relay_rest(self, seconds: float) -> bool:
         deadline = self._clock.monotonic() + seconds
-        relay = self._relay_task
         while not self.outbox.idle and self._clock.monotonic() < deadline and not self.outbox.trouble:
+            relay = self.kept.task("relay")
             if relay is None or relay.done():
                 return False
             self.outbox.nudge()
@@ -115,12 +143,13 @@ class ServiceRuntime:
     async def _ticking(self) -> None:
         planned, said = self._clock.monotonic(), ""
         while not self._stopping.is_set():
+            self._ticks += 1
             late = self._clock.monotonic() - planned
             if late > BLOCKED:
                 busy = [loop.name for loop in self.loops.values() if loop.busy]
                 log.warning(
-                    "the event loop stood still for %.1f s (at work: %s): a handler blocks it; "
-                    "make it a plain def, which runs in a thread",
+                    "the event loop stood still for %.1f s (at work: %s): a handler blocks it, and should be a plain "
+                    "def, which runs in a thread; or the process itself was stopped or starved",
                     late,
                     ", ".join(busy) or "no group of this service",
                 )
@@ -139,20 +168,38 @@ class ServiceRuntime:
             planned = min(planned, self._clock.monotonic()) if self._tick_now.is_set() else planned
 
     async def _watching(self) -> None:
-        """Look for wishes of other processes when the store has changed, at most ten times a second."""
+        """Look for what others leave to us when the store has changed, at most ten times a second.
+
+        That is wishes about parked events, and partitions that another process has released.
+        """
         while not self._stopping.is_set():
-            if any(owned.lanes for loop in self.loops.values() for owned in loop.owned.values()):
+            self._watches += 1
+            parked, several = (
+                any(owned.lanes for loop in self.loops.values() for owned in loop.owned.values()),
+                len(self.live) > 1,
+            )
+            if parked or several:
                 await self._clock.wait(self.store.changed, self._interval)
                 self.store.changed.clear()
-                for loop in self.loops.values():
+                for loop in self.loops.values() if parked else ():
                     loop.look()
+                if several and await self._released():
+                    self._tick_now.set()
                 await self._clock.wait(self._stopping, 0.1)
             else:
                 await self._clock.wait(self._stopping, self._interval)
 
+    async def _released(self) -> bool:
+        """Whether more partitions are free than at the last look."""
+        before = self._free
+        with suppress(StoreUnavailable):  # the tick says it
+            ((self._free,),) = await self.store.read(self.store.sql["position_free"])
+        return self._free > before
+
     async def _beating(self) -> None:
         """Beat while a tick takes long, too: what it waits for, another's write lock, says nothing against us."""
         while not self._stopping.is_set():
+            self._beats += 1
             last = self._me.beat
             await self._clock.wait(self._stopping, 2 * self._interval)
             if self._me.beat == last:
@@ -174,22 +221,11 @@ class ServiceRuntime:
         if unheard is not None:
             raise unheard
 
-    def _revive(self) -> None:
-        """Begin a loop again that has ended and was not told to: a handler can cancel the task that it runs in, say."""
-        for place, (loop, task) in enumerate(zip(self.loops.values(), self._loop_tasks, strict=False)):
-            if task.done() and not loop.stopping:
-                error = None if task.cancelled() else task.exception()
-                log.error("group %s: its loop has ended, claiming its partitions anew", loop.name, exc_info=error)
-                for partition in list(loop.owned):
-                    loop.forget(partition)
-                self._loop_tasks[place] = asyncio.create_task(loop.run())
-
     async def _look(self) -> None:
         """What is read once for all groups may be old when it is acted on: a claim then finds another fence."""
         rows = await self.store.read(self.store.sql["owner_list"])
         if not rows:
             return
-        self._revive()
         *_, paused, first = rows[0]
         await self.outbox.measure_from(first)
         if paused or any(loop.pauses for loop in self.loops.values()):
@@ -197,7 +233,8 @@ class ServiceRuntime:
         groups: dict[str, list[Row]] = {}
         for row in rows:
             groups.setdefault(row[8], []).append(row)
-        live = await self._live()
+        live = self.live = await self._live()
+        self._free = sum(row[7] is None for row in rows)
         for row in groups.get(RELAY_GROUP, ()):
             await self._tick_relay(row, live)
         logs: dict[str, Log] = {}
@@ -258,6 +295,7 @@ class ServiceRuntime:
             if found:
                 outbox.owned = claimed(RELAY_GROUP, RELAY_PARTITION, 1, "", found[0])
                 outbox.nudge()
+                self.leading.nudge()
 
     async def _tick_group(self, loop: GroupLoop, logs: Mapping[str, Log], rows: list[Row], live: list[str]) -> None:
         for topic in loop.spec.topics:
@@ -289,6 +327,7 @@ class ServiceRuntime:
         share = share_out(owners, self._me.id, live or [self._me.id])
         for partition in share.give:
             loop.take_back(partition)
+        await self._let_go(loop, [row for partition, row in rows.items() if partition not in share.take])
         if not share.take:
             return
         fences = {partition: rows[partition][6] for partition in share.take}
@@ -297,6 +336,7 @@ class ServiceRuntime:
         except GroupStopped as error:
             await loop.halt(error)
             return
+        self._free -= len(taken)
         if taken:  # after the claim: whoever renames the group raises its fences
             known = await self.store.read(self.store.sql["lineage"], (loop.name,))
             loop.lineage = known[0][0] if known else loop.name
@@ -306,6 +346,18 @@ class ServiceRuntime:
         if taken and loop.name not in self._resumed:
             await self._resume(loop)
             self._resumed.add(loop.name)
+
+    async def _let_go(self, loop: GroupLoop, rows: Sequence[Row]) -> None:
+        """Release what is ours in the store and was dropped here, and is not taken again: others wait for it."""
+        left = [row for row in rows if row[7] == self._me.id and not loop.holds(Partition(row[0], row[2], row[3]))]
+        if not left:
+            return
+
+        async def work(session: Session) -> None:
+            for row in left:
+                await session.execute(self.store.sql["position_leave"], (loop.name, *row[:4], row[6]))
+
+        await self.store.transact(work)
 
     async def _resume(self, loop: GroupLoop) -> None:
         """Take back, once per start, what an earlier start has left in the store: that the group is stopped."""
@@ -323,21 +375,25 @@ class ServiceRuntime:
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
-    async def idle(self) -> bool:
+    async def idle(self, *, cut_off: bool = False) -> bool:
         """Whether nothing is left to do now: all read, nothing in flight, nothing due, the outbox empty.
 
-        A group that is stopped has nothing to do, nor has what is paused, once it is released.
+        A group that is stopped has nothing to do, nor has what is paused, once it is released; with `cut_off` one
+        whose breaker is open, until its next probe, neither.
         """
         now = self._clock.now()
-        if self.outbox.owned is None and self.loops:
+        if self.loops and (self.outbox.owned is None or not self.leading.looked):
             return False
         if await self.store.read(self.store.sql["outbox_next"], (1,)):
             return False
         due = (await self.store.read(self.store.sql["due_next"]))[0][0]
         if due is not None and due <= now:
             return False
+        if self.loops and await unfinished(self.store, now):
+            return False
         for loop in self.loops.values():
-            if not loop.stopped and not await self._loop_idle(loop, now):
+            waits = cut_off and loop.cut_off
+            if not (loop.stopped or waits) and not await self._loop_idle(loop, now):
                 return False
         return True
 
@@ -357,7 +413,11 @@ class ServiceRuntime:
             if not paused and (not ours or next(iter(ours)).generation != found.generations[-1].number):
                 return False
             for partition, row in ours.items():
-                if partition not in paused and row[4] < (await engine.bounds(partition)).high:
+                if partition in paused:
+                    continue
+                if partition not in loop.owned and row[7] in (None, self._me.id):
+                    return False  # whoever takes it looks at what is parked and due
+                if row[4] < (await engine.bounds(partition)).high:
                     return False
         for owned in loop.owned.values():
             due = await loop.parking.next_due(owned) if owned.lanes else None

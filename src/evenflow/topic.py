@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
+from math import inf
 
 from evenflow.errors import DefinitionError
 from evenflow.ids import NAME_RULE, SLOTS, is_name
@@ -20,6 +21,8 @@ class Topic:
     retention_bytes  bytes of events kept per partition; None: no bound
     compacted        keep only the latest event of each key (the promise is then: the latest per key)
     codec            "json" (the default) or "msgpack", or the name of a codec given to the App
+    backlog          events that the slowest group may have before it; then publishers wait, handlers excepted
+    backlog_wait     seconds that they wait for it before `BacklogFull` is raised; 0: at once
     """
 
     name: str
@@ -29,12 +32,15 @@ class Topic:
     retention_bytes: int | None = None
     compacted: bool = False
     codec: str = "json"
+    backlog: int | None = None
+    backlog_wait: float = 30.0
 
     def __post_init__(self) -> None:
         if not is_name(self.name):
             raise DefinitionError(f"the topic name {self.name!r} cannot be used", remedy=f"use {NAME_RULE}")
         count = self.partitions
-        if count is None and (self.retention is not None or self.retention_bytes is not None or self.compacted):
+        facts = (self.retention, self.retention_bytes, self.backlog)
+        if count is None and (self.compacted or any(fact is not None for fact in facts)):
             raise DefinitionError(
                 f"Topic({self.name!r}) states facts without partitions",
                 remedy="its owner declares it, with partitions=…; others write Topic(name) alone",
@@ -46,6 +52,16 @@ class Topic:
         for fact, value in (("retention", self.retention), ("retention_bytes", self.retention_bytes)):
             if value is not None and value <= 0:
                 raise DefinitionError(f"Topic({self.name!r}) has {fact}={value}", remedy="use a positive number")
+        self._check_backlog()
+
+    def _check_backlog(self) -> None:
+        limit, wait = self.backlog, self.backlog_wait
+        if limit is not None and not (isinstance(limit, int) and limit >= 1):
+            raise DefinitionError(f"Topic({self.name!r}) has backlog={limit!r}", remedy="use 1 event or more, or None")
+        if not (isinstance(wait, (int, float)) and 0 <= wait < inf):
+            raise DefinitionError(
+                f"Topic({self.name!r}) has backlog_wait={wait!r}", remedy="use 0 (refuse at once) or more seconds"
+            )
 
     @property
     def owned(self) -> bool:

@@ -23,6 +23,7 @@ from evenflow.store import Row, Session, Statement
 
 if TYPE_CHECKING:
     from evenflow.outbox import Outbox
+    from evenflow.protection.backpressure import Gate
 
 open_unit: ContextVar[UnitOfWork | None] = ContextVar("open_unit", default=None)
 """The unit that code of this task is in, so that `app.publish` inside of it is refused."""
@@ -30,8 +31,25 @@ open_unit: ContextVar[UnitOfWork | None] = ContextVar("open_unit", default=None)
 cause: ContextVar[Envelope | None] = ContextVar("cause", default=None)
 """The event that a waiting handler works on, for the causation of what it publishes directly."""
 
+rehearsed: ContextVar[Outside | None] = ContextVar("rehearsed", default=None)
+"""Set while a handler is only rehearsed: what no rollback takes back is refused, and noted there."""
+
+FAR = 1e11
+"""Unix time that no event can wait for: later than any calendar's use, and what is no number is not below it."""
+
 Added = tuple[int, str, frozenset[int]]
 """A row of the outbox, its topic, and the slots of its events."""
+
+
+class Outside(msgspec.Struct):
+    """What a rehearsed handler has wanted to do outside of its transaction, or ""."""
+
+    seen: str = ""
+
+    def refuse(self, what: str) -> TransactionError:
+        """Note it; the error to raise."""
+        self.seen = self.seen or what
+        return TransactionError(f"a rehearsal refuses what it could not take back: the handler {what}")
 
 
 class UnitOfWork(msgspec.Struct, eq=False):
@@ -62,6 +80,8 @@ class UnitOfWork(msgspec.Struct, eq=False):
     ran: Transaction | None = None
     """The last transaction that has run a statement directly, which no `undo` takes back."""
     done: bool = False
+    gates: tuple[Gate, ...] = ()
+    """Of limited topics that it publishes into, outside of a handler."""
     _applied: int = 0
     _guarded: bool = False
     _joined: bool = False
@@ -146,6 +166,11 @@ class UnitOfWork(msgspec.Struct, eq=False):
         """Make it all real. Raises `FenceLost`, `WriteFailed`, `StoreUnavailable`; nothing is real then."""
         self.current = None
         store = self.outbox.store
+        for gate in self.gates:
+            if self.session is None:
+                await gate.enter()
+            else:  # whoever holds the write lock does not wait
+                gate.refuse()
         if self._joined:
             assert self.session is not None
             await self._finish(self.session)
@@ -313,7 +338,10 @@ class Transaction(msgspec.Struct, eq=False, gc=False):
 
 def _due(now: float, after: Any, at: Any) -> Any:
     try:
-        return now + after if after is not None else at + 0.0
+        due = now + after if after is not None else at + 0.0
+        if abs(due) < FAR:
+            return due
+        raise TransactionError(f"publish(after=, at=): {due} is no time", remedy="say a time before the year 5138")
     except TypeError:
         given = f"after={after!r}" if after is not None else f"at={at!r}"
         raise TransactionError(

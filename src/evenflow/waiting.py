@@ -8,22 +8,24 @@ would hold the position back past the window is parked while it goes on.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from evenflow.calling import publish_all
-from evenflow.drive import HandlerTimeout, ends_us
+from evenflow.drive import ends_us
 from evenflow.engine import Batch, Partition
 from evenflow.envelope import Envelope
+from evenflow.errors import GroupStopped
 from evenflow.handler import Delivery
 from evenflow.lane_transaction import LaneTransaction
 from evenflow.late import Late
-from evenflow.parking import SUSPECT, ParkedRow, ParkingFull, lane_of, parked_row
+from evenflow.parking import SUSPECT, ParkedRow, ParkingFull, lane_of
+from evenflow.policy import HandlerTimeout
 from evenflow.position import Owned
 from evenflow.settling import SettlingLoop
-from evenflow.store import Row
 from evenflow.unit_of_work import Transaction, UnitOfWork, cause
 from evenflow.window import Job, Window
 from evenflow.work import Progress, Work
@@ -31,8 +33,14 @@ from evenflow.work import Progress, Work
 if TYPE_CHECKING:
     from evenflow.cpu_pool import CpuPool
 
+log = logging.getLogger("evenflow")
+
 WINDOW = 2000
 """Events of a partition that may be in flight or done beyond the first that is not."""
+LANES = 256
+"""Parked lanes that may be in hand at a time, whatever the concurrency."""
+LANE_TURNS = 20
+"""Parked events of a lane that follow each other, while other lanes are due, before it goes to the end of the line."""
 UNSETTLED = 1000
 """Events that may have ended without being settled before no more are fetched."""
 TURN = 0.01
@@ -49,16 +57,19 @@ class LaneLoop(SettlingLoop):
         self._ready: deque[tuple[Window, str]] = deque()
         self._running = 0
         self._tasks: dict[asyncio.Task[None], Job] = {}
-        self._late = Late(work.clock, work.spec.policy.timeout, self._tasks)
+        self._late = Late(work.clock, work.spec.policy.timeout, self._tasks, self._give_up)
         spec = work.spec
         self._plain = not (spec.transaction or spec.delivery or spec.blocking or spec.cpu or work.around_event)
         self._pool: CpuPool | None = None
+        self._in_place = spec.policy.in_place
+        self._settler: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        settler = asyncio.create_task(self.settling())
+        settler = self._settler = asyncio.create_task(self.settling())
         try:
             await super().run()
         finally:
+            self._settler = None
             settler.cancel()
             for task in list(self._tasks):
                 task.cancel()
@@ -70,7 +81,7 @@ class LaneLoop(SettlingLoop):
     def room(self) -> int:
         """A fetch is worth its while when half of what may be open is free."""
         most = 4 * self.spec.concurrency
-        waiting = sum(len(window.open) for window in self._windows.values())
+        waiting = sum(len(window.open) - len(window.parked()) for window in self._windows.values())
         ended = sum(window.ended for window in self._windows.values())
         return most - waiting if 2 * waiting <= most and ended < max(most, UNSETTLED) else 0
 
@@ -94,7 +105,8 @@ class LaneLoop(SettlingLoop):
         if window is None:
             return True
         for lane, jobs in list(window.lanes.items()):
-            while jobs and not jobs[-1].begun and not jobs[-1].set_aside:
+            refused = lane in window.refused
+            while jobs and (_not_begun(jobs[-1]) or (refused and jobs[-1].waits_to_be_parked)):
                 self._drop(window, jobs.pop())
             if not jobs:
                 del window.lanes[lane]
@@ -106,6 +118,23 @@ class LaneLoop(SettlingLoop):
             return False
         del self._windows[owned.partition]
         return True
+
+    def tasks(self) -> Sequence[asyncio.Task[None]]:
+        return () if self._settler is None else (self._settler,)
+
+    def moves(self, partition: Partition) -> Hashable:
+        window = self._windows.get(partition)
+        return None if window is None else (window.next, window.ended, len(window.done), len(window.open))
+
+    def excuse(self, partition: Partition) -> str:
+        now, full = self.work.clock.monotonic(), self._running >= self.spec.concurrency
+        for job in self._tasks.values():
+            if job.due > now and (full or job.owned.partition == partition):
+                return "its handler is at work"
+        return super().excuse(partition)
+
+    def in_hand(self) -> bool:
+        return bool(self._running or self._finished or any(window.ended for window in self._windows.values()))
 
     def in_flight(self) -> bool:
         return bool(
@@ -150,7 +179,7 @@ class LaneLoop(SettlingLoop):
         """Put a batch in line. The hot path is an event whose number follows the last of its slot."""
         owned, bindings, entries, taking = window.owned, self.work.bindings, window.entries, window.taking
         open_, lanes = window.open, window.lanes
-        special, producer, slots = bool(owned.settled or owned.lanes), "", taking.slots("")
+        special, held, producer, slots = bool(owned.settled), owned.lanes, "", taking.slots("")
         following = chain(islice(batch.offsets, 1, None), (batch.next,))
         for offset, envelope, after in zip(batch.offsets, batch.envelopes, following, strict=False):
             if offset < window.next:
@@ -167,6 +196,9 @@ class LaneLoop(SettlingLoop):
             slots[envelope.slot] = envelope.number
             key = envelope.key
             lane = f"k{key}" if key is not None else lane_of(envelope, owned.partition, offset)
+            if held and lane in held:
+                self._queue(window, Job(owned, offset, envelope, lane, binding))
+                continue
             job = open_[offset] = Job(owned, offset, envelope, lane, binding)
             jobs = lanes.get(lane)
             if jobs is None:
@@ -238,6 +270,8 @@ class LaneLoop(SettlingLoop):
 
     def dispatch(self) -> None:
         """Begin the heads of lanes that are free, as many as the concurrency allows."""
+        if self._stop is not None:
+            self._settle.set()  # it may be that nothing is running any more
         while self._ready and self._running < self.spec.concurrency:
             job = self._next()
             if job is None:
@@ -252,7 +286,7 @@ class LaneLoop(SettlingLoop):
     def _next(self) -> Job | None:
         """The next event that may begin; it counts as begun."""
         ready = self._ready
-        while ready:
+        while ready and self._stop is None:
             window, lane = ready.popleft()
             jobs = window.lanes.get(lane)
             if not jobs or (self._giving and window.owned.partition in self._giving):
@@ -270,7 +304,9 @@ class LaneLoop(SettlingLoop):
 
     def _over(self, task: asyncio.Task[None]) -> None:
         """A task has ended; it may have been cancelled before its first step, or by its own handler."""
-        job = self._tasks.pop(task)
+        job = self._tasks.pop(task, None)
+        if job is None:
+            return  # it was given up
         if not job.ended:
             job.error = HandlerTimeout(self.spec.policy.timeout) if job.late else _end_of(task)
             self.end(job)
@@ -278,6 +314,20 @@ class LaneLoop(SettlingLoop):
         self.counters.in_flight = self._running
         self.dispatch()
         self._late.rest()
+
+    def _give_up(self, task: asyncio.Task[None]) -> None:
+        """This task does not end: go on without it. What its handler does from now on concerns nobody."""
+        job = self._tasks.pop(task)
+        log.error(
+            "group %s: its handler %s swallows its cancellation and its end, so it is left to itself; it must let "
+            "CancelledError and GeneratorExit pass",
+            self.name, self.spec.where,
+        )  # fmt: skip
+        job.ended = True
+        self.end(job)
+        self._running -= 1
+        self.counters.in_flight = self._running
+        self.dispatch()
 
     async def _work_on(self, first: Job) -> None:
         """Work on one event after another, as long as there are any."""
@@ -295,12 +345,16 @@ class LaneLoop(SettlingLoop):
             except BaseException as error:
                 if not job.late and ends_us(error):
                     return  # it was in flight, and comes again
+                if job.late and task not in self._tasks:
+                    return  # it was given up
                 job.error = error
             job.coroutine = None
             if job.unit is not None:
                 job.unit.current = None
-            if job.late and not self._late.taken_back(job, task):
+            if job.late and (task not in self._tasks or not self._late.taken_back(job, task)):
                 return
+            if job.error is not None and not job.late and self._in_place and self._once_more(job):
+                continue
             job.ended = True
             self.end(job)
             following = None if job.late or task.cancelling() else self._next()
@@ -310,6 +364,19 @@ class LaneLoop(SettlingLoop):
             if job.due - turn > TURN:  # it may be that none of them has waited
                 turn = job.due
                 await asyncio.sleep(0)
+
+    def _once_more(self, job: Job) -> bool:
+        """Whether the policy says to call the handler again at once; then all that it did is undone."""
+        assert job.error is not None
+        try:
+            failure = self.judge(job, job.error)
+        except GroupStopped:
+            return False  # the settle stops it
+        if failure.again:
+            job.earlier, job.error, job.unit, job.due = failure, None, None, self._late.due()
+        else:
+            job.failure = failure
+        return failure.again
 
     def _publish(self, job: Job, result: Any) -> None:
         unit = job.unit or self._transaction(job)._unit
@@ -323,8 +390,7 @@ class LaneLoop(SettlingLoop):
         spec, around, tx = self.spec, self.work.around_event, None
         if spec.transaction is not None:
             tx = self._transaction(job)
-        attempt = 1 if job.row is None else job.row.attempts + 1
-        delivery = self.delivery(job.owned, job.offset, job.envelope, attempt)
+        delivery = self.delivery(job.owned, job.offset, job.envelope, job.attempt)
         if around is None:
             return await self._invoke(event, tx, delivery)
         return await around(delivery, lambda: self._invoke(event, tx, delivery))
@@ -347,19 +413,35 @@ class LaneLoop(SettlingLoop):
 
     # -- parked lanes -----------------------------------------------------------------------------------------------
 
-    async def run_lane(self, owned: Owned, lane: str) -> None:
-        """Put the head of a parked lane in line, before what has come of its key since."""
-        window = self._window(owned)
-        if lane in window.lanes and window.lanes[lane][0].row is not None:
-            return
-        rows = await self.work.store.read(self._sql["parked_lane"], (self.name, owned.partition.topic, lane, 1))
-        if rows:
-            self._put_first(owned, lane, rows[0])
-            self.dispatch()
+    def lanes_in_hand(self, owned: Owned) -> Sequence[str]:
+        window = self._windows.get(owned.partition)
+        return () if window is None else window.parked()
 
-    def _put_first(self, owned: Owned, lane: str, found: Row) -> None:
-        row, window = parked_row(found), self._windows[owned.partition]
-        job = Job(owned, row.offset, row.envelope, lane, self.work.bindings.get(row.envelope.type), row)
+    def lane_room(self) -> int:
+        most = max(LANES, 4 * self.spec.concurrency)
+        return most - sum(len(window.parked()) for window in self._windows.values())
+
+    async def run_lanes(self, owned: Owned, lanes: Sequence[str]) -> None:
+        """Put the heads of parked lanes in line, before what has come of their keys since."""
+        found = await self.parking.firsts(self.work.store.read, owned.partition.topic, lanes)
+        if self.owned.get(owned.partition) is not owned:
+            return
+        window = self._window(owned)
+        for lane in lanes:
+            if lane in found and lane not in window.open:
+                self._put_first(owned, lane, found[lane])
+        self.dispatch()
+
+    def follow(self, job: Job, row: ParkedRow) -> bool:
+        owned = job.owned
+        if job.turns >= LANE_TURNS or owned.partition in self._giving or self.owned.get(owned.partition) is not owned:
+            return False
+        self._put_first(owned, job.lane, row, job.turns + 1)
+        return True
+
+    def _put_first(self, owned: Owned, lane: str, row: ParkedRow, turns: int = 0) -> None:
+        window = self._windows[owned.partition]
+        job = Job(owned, row.offset, row.envelope, lane, self.work.bindings.get(row.envelope.type), row, turns=turns)
         window.open[job.place] = job
         jobs = window.lanes.setdefault(lane, deque())
         running = bool(jobs) and jobs[0].begun
@@ -389,6 +471,8 @@ class LaneLoop(SettlingLoop):
             if any(job.begun for job in window.open.values()):
                 continue
             job = next((job for job in window.open.values() if job.row is None and not job.set_aside), None)
+            if job is not None and window.lanes[job.lane][0] is not job:
+                continue  # what stands before it is being parked
             if job is not None and job.offset < window.suspects:
                 if await self._hold(window, job):
                     window.suspects = 0  # without a place to park them there is no use in one by one
@@ -407,7 +491,7 @@ class LaneLoop(SettlingLoop):
             unit = UnitOfWork(self.work.outbox, self.lineage)
             self.guard(unit, owned)
             try:
-                self.parking.running(unit, owned, job.offset, job.envelope, job.lane)
+                row = self.parking.running(unit, owned, job.offset, job.envelope, job.lane)
             except ParkingFull as full:
                 return full.message
             job.held = True
@@ -418,8 +502,7 @@ class LaneLoop(SettlingLoop):
         if window.open.get(job.offset) is not job:
             return ""
         del window.open[job.offset]
-        _topic, generation, number = owned.partition
-        job.row = ParkedRow(generation, job.offset, job.envelope.slot, number, job.envelope, 0, None, None)
+        job.row = row
         window.open[job.place] = job
         owned.lanes.add(job.lane)
         window.done.add(job.offset)
@@ -427,6 +510,10 @@ class LaneLoop(SettlingLoop):
             self.set_aside(follower)
         self._settle.set()
         return ""
+
+
+def _not_begun(job: Job) -> bool:
+    return not job.begun and not job.set_aside
 
 
 def _end_of(task: asyncio.Task[None]) -> BaseException:

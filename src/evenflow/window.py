@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from evenflow.envelope import Envelope
+from evenflow.failure import Failure
 from evenflow.parking import ParkedRow
 from evenflow.position import Owned, Taking
 from evenflow.unit_of_work import UnitOfWork
@@ -23,6 +24,8 @@ class Job(msgspec.Struct, eq=False):
     held       it is being parked while it goes on
     set_aside  it is to be parked behind an earlier one of its key
     due        when its handler has to be through with it; late: how often it was told so
+    earlier    how its last attempt in place has failed; failure: what follows from its error
+    turns      how many of its lane have followed each other without another lane's turn
     """
 
     owned: Owned
@@ -40,11 +43,26 @@ class Job(msgspec.Struct, eq=False):
     due: float = 0.0
     late: int = 0
     coroutine: Any = None
+    earlier: Failure | None = None
+    failure: Failure | None = None
+    turns: int = 0
 
     @property
-    def place(self) -> int:
-        """Its key among the open events of a window: parked ones stand apart from those of the log."""
-        return self.offset if self.row is None else -1 - self.offset
+    def place(self) -> int | str:
+        """Its key among the open events of a window: an offset, or the lane that it is the parked head of."""
+        return self.offset if self.row is None else self.lane
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt its present call is."""
+        if self.earlier is not None:
+            return self.earlier.attempt + 1
+        return 1 if self.row is None else self.row.attempt
+
+    @property
+    def waits_to_be_parked(self) -> bool:
+        """Whether it is through, or not to be begun, and not in the parking lot yet."""
+        return self.row is None and (self.set_aside or (self.error is not None and self.failure is not None))
 
     @property
     def bare(self) -> bool:
@@ -65,7 +83,9 @@ class Window:
     """Offset, envelope, offset to read on from."""
     lanes: dict[str, deque[Job]] = field(default_factory=dict)
     """By lane what is to be run, in order; its first is being run, or waits for a place."""
-    open: dict[int, Job] = field(default_factory=dict)
+    open: dict[int | str, Job] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
+    """Lanes that there was no place for in the parking lot: nothing of them is parked before it is tried again."""
     done: set[int] = field(default_factory=set)
     """Offsets at or beyond the position."""
     ended: int = 0
@@ -74,10 +94,16 @@ class Window:
     suspects: int = 0
     """Events before this offset may be what ended the last processes."""
 
+    def parked(self) -> list[str]:
+        """The lanes whose parked head is in hand."""
+        if not self.owned.lanes:
+            return []
+        return [place for place in self.open if type(place) is str]
+
     @property
     def passable(self) -> bool:
         """Whether the position can move."""
-        return bool(self.entries) and self.entries[0][0] not in self.open
+        return bool(self.entries) and self.entries[0][0] in self.done
 
     def advance(self, progress: Progress, done: set[int], *, dense: bool) -> int:
         """Move the position over everything that is done in order; marks follow it. How many entries that is."""

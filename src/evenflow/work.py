@@ -9,6 +9,7 @@ from typing import Any
 from evenflow.clock import Clock
 from evenflow.engine import Batch, Engine
 from evenflow.envelope import Envelope
+from evenflow.failure import Failure
 from evenflow.handler import Delivery, HandlerSpec
 from evenflow.outbox import Outbox
 from evenflow.position import Owned, Taking
@@ -31,6 +32,7 @@ class Counters:
     late: int = 0
     chunks: int = 0
     in_flight: int = 0
+    rebuilt: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,8 @@ class Work:
     store: Store
     outbox: Outbox
     clock: Clock
+    draw: Callable[[], float]
+    """Random numbers from 0 to 1: the jitter of delays."""
     compacted: frozenset[str] = frozenset()
     around_event: EventMiddleware | None = None
     around_chunk: Callable[[str, int, Callable[[], Any]], Any] | None = None
@@ -73,6 +77,10 @@ class Progress:
     """Whether the batch was worked through to its end."""
     blocked: str = ""
     """Why the partition has to wait at `next`, if it has to."""
+    due_now: bool = False
+    """Whether something that it parks may run at once."""
+    failures: list[tuple[int, Envelope, Failure]] = field(default_factory=list)
+    """What was parked because it failed, with its offset: told when it is committed."""
 
     def block(self, offset: int, reason: str) -> None:
         """The partition has to wait before this event."""

@@ -6,15 +6,17 @@ from collections.abc import Sequence
 
 from evenflow.envelope import Envelope
 
-Seen = dict[str, tuple[str, int]]
-"""By key the producer and the number of what is kept of it, so far."""
+Kept = dict[str, tuple[int, float]]
+"""By producer the highest number that is kept of a key, and its time."""
+Seen = dict[str, Kept]
 
 
 def latest(envelopes: Sequence[Envelope], seen: Seen) -> list[int]:
     """The places of events that no later one of the same key follows; `seen` tells of those behind, and is added to.
 
-    A repeat that a producer has appended late, behind a newer event of its own, does not replace that: readers drop
-    the repeat, and would be left with nothing.
+    A repeat that a producer has appended late does not replace what stands between it and the first: readers drop the
+    repeat, and would be left with nothing. So what may be one replaces no newer event of its own producer, nor one of
+    another that is younger; where it is one for sure, the first of the two stays, so that a new reader drops it too.
     """
     kept = []
     for place in range(len(envelopes) - 1, -1, -1):
@@ -22,9 +24,17 @@ def latest(envelopes: Sequence[Envelope], seen: Seen) -> list[int]:
         if each.key is None:
             kept.append(place)
             continue
-        producer, number = seen.get(each.key, (each.producer, -1))
-        if each.producer == producer and each.number > number:
-            seen[each.key] = each.producer, each.number
+        behind = seen.setdefault(each.key, {})
+        if _stays(each, behind):
+            behind[each.producer] = each.number, each.time
             kept.append(place)
     kept.reverse()
     return kept
+
+
+def _stays(each: Envelope, behind: Kept) -> bool:
+    """Whether an event stays before those that are kept of its key behind it."""
+    own = behind.get(each.producer)
+    if own is None:
+        return all(each.time > time for _, time in behind.values())
+    return each.number > own[0] or (each.number == own[0] and bool(each.producer) and len(behind) > 1)

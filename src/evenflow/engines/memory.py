@@ -138,6 +138,14 @@ class MemoryEngine:
     async def recall(self, group: str) -> Told | None:
         return self._told.get(group)
 
+    async def readers(self, topic: str) -> Mapping[str, Mapping[Partition, int]]:
+        found = {
+            group: {key: offset for key, offset in told.positions.items() if key.topic == topic}
+            for group, told in self._told.items()
+            if told.store
+        }
+        return {group: positions for group, positions in found.items() if positions}
+
     async def examine(self, *, deep: bool) -> Sequence[Finding]:  # noqa: ARG002  # there is no more to read
         return [Finding("warn", "the event log", "it is in memory: nothing outlives the process")]
 

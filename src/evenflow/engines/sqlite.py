@@ -149,6 +149,15 @@ class SqliteEngine:
         rows = await self._file.reading(lambda: self._file.select("told", (group,)))
         return Told(stores[0][0], {Partition(*key): offset for *key, offset in rows})
 
+    async def readers(self, topic: str) -> Mapping[str, Mapping[Partition, int]]:
+        await self.refresh()
+        found: dict[str, dict[Partition, int]] = {}
+        for group, generation, number, offset in await self._file.reading(
+            lambda: self._file.select("readers", (topic,))
+        ):
+            found.setdefault(group, {})[Partition(topic, generation, number)] = offset
+        return found
+
     async def examine(self, *, deep: bool) -> Sequence[Finding]:
         network = "network" in self._options.allow_unsafe
         return [sqlite_version(), *examine_file(self.path, KIND, deep=deep, allow_network=network)]

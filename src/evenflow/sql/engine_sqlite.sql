@@ -139,3 +139,7 @@ select store from evenflow_groups where "group" = ?1
 
 -- name: told
 select topic, generation, number, "offset" from evenflow_told where "group" = ?1
+
+-- name: readers
+select t."group", t.generation, t.number, t."offset" from evenflow_told as t join evenflow_groups as g using ("group")
+where t.topic = ?1 and g.store <> ''

@@ -6,6 +6,7 @@ import asyncio
 
 from evenflow.engine import Engine, Partition
 from evenflow.errors import GroupStopped
+from evenflow.ids import new_id
 from evenflow.testing.engine_kit import (
     SIZE,
     EngineFactory,
@@ -168,6 +169,22 @@ async def check_compaction_under_a_new_reader_is_calm(factory: EngineFactory) ->
         await engine.maintain()
         got = numbers(await take(await reader(engine, {part: 0}), 100))
         expect(got[-100:] == list(range(500, 600)), "the latest of every key is there, in order")
+
+
+async def check_readers_are_the_groups_that_have_told(factory: EngineFactory) -> None:
+    async with factory() as engine:
+        name, log = await topic_of(engine, 2)
+        other, other_log = await topic_of(engine)
+        first, second = log.partitions(log.generations[0].number)
+        (elsewhere,) = other_log.partitions(other_log.generations[0].number)
+        expect(await engine.readers(name) == {}, "nobody has told of this topic")
+        one, two = (f"check.{new_id()}" for _ in range(2))
+        await engine.told(one, "store-1", {first: 5, second: 0})
+        await engine.told(two, "store-2", {first: 7, elsewhere: 3})
+        expect(await engine.readers(name) == {one: {first: 5, second: 0}, two: {first: 7}}, "by group, of this topic")
+        expect(await engine.readers(other) == {two: {elsewhere: 3}}, "by group, of the other")
+        await engine.told(one, "", {first: 0, second: 0})
+        expect(await engine.readers(name) == {two: {first: 7}}, "a group that was dropped is none")
 
 
 async def check_told_is_recalled(factory: EngineFactory) -> None:

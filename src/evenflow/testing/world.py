@@ -60,7 +60,7 @@ async def world(
     settings: Mapping[str, Any] | None = None,
     patience: float = 5.0,
 ) -> AsyncGenerator[World]:
-    """The app, opened with all its handlers on engine and stores in memory, in virtual time.
+    """The app, opened with all its handlers on engine and stores in memory, in virtual time. Delays have no jitter.
 
     overrides  values by type, in the place of what the app provides
     start      the time at the beginning, as Unix time or a datetime with a zone
@@ -78,6 +78,7 @@ async def world(
     )
     engine = _RecordingEngine(clock)
     running.engines[running.settings.engine] = engine
+    running.draw = lambda: 0.0
     if app._running is not None:
         raise TransactionError("this app is open already in this process", remedy="one world at a time for each app")
     made = World(running, engine, patience)
@@ -229,7 +230,8 @@ class World:
             raise await self._not_settled()
 
     def _at_work(self) -> list[GroupLoop]:
-        return [loop for loop in self.running.loops() if loop.busy or loop.in_flight()]
+        at_work = [loop for loop in self.running.loops() if loop.busy or loop.in_flight()]
+        return [loop for loop in at_work if loop.busy or loop.counters.in_flight or not loop.holding]
 
     async def _all_done(self) -> bool:
         """Whether nothing is left to do now. A partition whose parking lot is full has nothing to do before it is."""
@@ -239,7 +241,7 @@ class World:
                     return True
         except TimeoutError:
             return False
-        return any(loop._blocked for loop in self.running.loops())
+        return any(loop._blocked or loop.holding for loop in self.running.loops())
 
     async def _not_settled(self) -> NotSettled:
         reasons = []
@@ -270,14 +272,16 @@ class World:
         return due
 
     async def _next_due(self) -> float:
-        """When the next event or retry is due."""
-        found = []
-        for runtime in self.running.runtimes.values():
+        """When the next event or retry is due; now, while somebody waits for room in a topic."""
+        found: list[float | None] = [self._clock.now()] if self.running.gates.waiting else []
+        for name, runtime in self.running.runtimes.items():
             if any(loop.busy for loop in runtime.loops.values()):
                 continue  # a handler that hangs in its transaction holds up the reads of its store
             found += [row[0] for row in await runtime.store.read(runtime.store.sql["due_next"])]
+            found.append(await self.running.schedules[name].next_due())
             for loop in runtime.loops.values():
                 found += [await loop.parking.next_due(owned) for owned in loop.owned.values() if owned.lanes]
+                found.append(loop.resumes())
         return min((due for due in found if due is not None), default=float("inf"))
 
     async def _move_time_while_closing(self) -> None:
