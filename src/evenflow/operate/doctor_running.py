@@ -8,6 +8,7 @@ from evenflow.checkup import Finding
 from evenflow.engine import Engine, Log
 from evenflow.errors import EvenflowError, GroupStopped, Refused
 from evenflow.operate.finding import Home, homes, live
+from evenflow.operate.recurring import Recurring, recurring
 from evenflow.operate.schedules import later
 from evenflow.operate.status import GroupStatus, groups
 from evenflow.outbox import RELAY_GROUP
@@ -32,6 +33,8 @@ async def examine_running(running: Running) -> AsyncGenerator[Finding]:
     for service in running.stores:
         for finding in await _service(running, service):
             yield finding
+    for each in await recurring(running):
+        yield _schedule(each, running.clock.now())
     for finding in await _start(running):
         yield finding
 
@@ -93,6 +96,9 @@ def _group(status: GroupStatus) -> Finding:
     idle = bool(status.waiting) and not status.owners
     if status.reason:
         return Finding("warn", about, f"is {status.reason}; {backlog}", f"evenflow groups resume {status.group}")
+    if status.breaker is not None:
+        remedy = f"evenflow groups resume {status.group}, to try at once"
+        return Finding("warn", about, f"{status.breaker.told}; {backlog}", remedy)
     if status.dead:
         letters = "1 dead letter" if status.dead == 1 else f"{status.dead:,} dead letters"
         remedy = f"evenflow parked list --group {status.group}" + "\nevenflow run" * idle
@@ -139,6 +145,25 @@ async def _service(running: Running, service: str) -> list[Finding]:
     pids = ", ".join(str(each.pid) for each in using)
     found.append(Finding("ok", f"processes of {service}", f"pid {pids}" if pids else "none runs now"))
     return found
+
+
+def _schedule(each: Recurring, now: float) -> Finding:
+    name = f"{each.service}.{each.name}"
+    about = f"schedule {name}"
+    if each.state == "orphaned":
+        said = "is in the store, and the code does not have it: it does not run"
+        return Finding("warn", about, said, f"evenflow groups drop {each.group}")
+    if each.state == "paused":
+        return Finding("warn", about, f"is {each.paused}", f"evenflow schedules resume {name}")
+    if each.next is None:
+        return Finding("ok", about, "has not run yet" if each.state == "new" else "has no next time")
+    if each.last_due is not None and each.last_due > now + AHEAD:
+        ahead = f"its last run was for a time that is {each.last_due - now:,.0f} s in the future"
+        return Finding("warn", about, f"{ahead}: the clock was set back, and it waits", "look at this machine's clock")
+    if each.next < now - LATE:
+        said = f"was due {now - each.next:,.0f} s ago, and no process has run it"
+        return Finding("warn", about, said, "evenflow run; or look at the log of its processes")
+    return Finding("ok", about, f"{each.times}, next in {max(0.0, each.next - now):,.0f} s")
 
 
 # -- the next start ---------------------------------------------------------------------------------------------------

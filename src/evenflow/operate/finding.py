@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from evenflow.engine import Engine
 from evenflow.errors import EvenflowError
-from evenflow.handler import HandlerSpec
+from evenflow.handler import HandlerSpec, Kind
 from evenflow.ownership import boot_id, process_start
 from evenflow.running import Running
 from evenflow.settings_sources import suggestion
@@ -80,6 +80,11 @@ async def home(running: Running, group: str, *, orphan: bool = True) -> Home:
     if chosen is None:
         raise NotFound(f"there is no group {group!r}", remedy=known(group, found))
     return chosen
+
+
+def has_transactions(spec: HandlerSpec) -> bool:
+    """Whether its handler works in transactions that can be rolled back, with nothing in flight outside of them."""
+    return spec.kind is not Kind.LANES and spec.transaction is not None
 
 
 def known(name: str, names: Iterable[str]) -> str:

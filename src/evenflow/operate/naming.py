@@ -16,10 +16,17 @@ from evenflow.operate.finding import Home, home, homes, live
 from evenflow.operate.status import GroupStatus
 from evenflow.operate.status import group as group_of
 from evenflow.running import Running
+from evenflow.schedules.schedule import type_of
 from evenflow.store import Row, Session
 
-_PARTS = ("rename_group", "rename_parked", "rename_inbox", "rename_pause")
-_DROPS = ("drop_position", "drop_group", "drop_parked", "inbox_clear")
+_PARTS = (
+    "rename_group", "rename_parked", "rename_inbox", "rename_carried", "rename_pause", "rename_operation",
+    "rename_limit", "rename_breaker",
+)  # fmt: skip
+_DROPS = (
+    "drop_position", "drop_group", "drop_parked", "drop_operation_item", "drop_operation", "inbox_clear",
+    "drop_carried", "drop_schedule", "drop_limit", "drop_breaker",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +129,8 @@ async def carry_out_rename(running: Running, plan: Rename, who: str) -> None:
         for each in _PARTS:
             await session.execute(sql[each], (old, new))
         await session.execute(sql["drop_pause"], (old,))  # what is paused under both names
+        name = new.removeprefix(running.settings.group_name(f"{found.service}."))
+        await session.execute(sql["rename_schedule"], (old, new, name, type_of(found.service, name)))
         derives = {row[0]: row[1] for row in await session.fetch(sql["lineage_list"])}
         derives |= {new: derives.pop(old, old)}
         await session.execute(sql["lineage_put"], (new, derives[new], fence))

@@ -6,8 +6,10 @@ from evenflow.engine import Partition
 from evenflow.errors import Refused
 from evenflow.operate.finding import Home, NotFound, home
 from evenflow.pausing import WHOLE, Pause, covers, pauses_of
+from evenflow.protection.breaker import BreakerState, forced, told
+from evenflow.protection.breaker_shared import change, state_of
 from evenflow.running import Running
-from evenflow.store import Session
+from evenflow.store import Session, Statement
 
 
 async def pause(running: Running, group: str, who: str, reason: str = "", partition: int | None = None) -> Pause:
@@ -36,11 +38,19 @@ async def pause(running: Running, group: str, who: str, reason: str = "", partit
 
 
 async def resume(running: Running, group: str, who: str, partition: int | None = None) -> list[Pause]:
-    """Let it go on; without a partition, in all that are paused. What was paused. Raises `NotFound`, `Refused`."""
+    """Let it go on; without a partition, in all that are paused. What was paused. Raises `NotFound`, `Refused`.
+
+    Without a partition it closes the group's breaker, too: events are tried at once, and it opens again if they fail;
+    and a group that is stopped is tried again by every process that has stopped it.
+    """
     found = await home(running, group)
     before = await _pauses(found)
     places = await _places(found, partition) if partition is not None else []
     chosen = [each for each in before if partition is None or each.partition in places]
+    closed = partition is None and await _close_breaker(running, found, who)
+    freed = partition is None and await _let_go_on(running, found, who)
+    if not chosen and (closed or freed):
+        return []
     if not chosen:
         whole = covers(before, WHOLE) and partition is not None
         remedy = "all of it is: resume it without --partition" if whole else "evenflow groups list shows what is"
@@ -57,6 +67,38 @@ async def resume(running: Running, group: str, who: str, partition: int | None =
     await found.store.transact(work)
     found.store.changed.set()
     return chosen
+
+
+async def _let_go_on(running: Running, home: Home, who: str) -> bool:
+    """Take back that a group is stopped; False where it is not. It stops again where its reason holds."""
+    store, now = home.store, running.clock.now()
+    states = [row for row in await store.read(store.sql["group_list"]) if row[0] == home.group and row[3] == "stopped"]
+    if not states:
+        return False
+
+    async def work(session: Session) -> None:
+        for _, topic, *_ in states:
+            await session.execute(store.sql["group_state"], (home.group, topic, "running", None))
+        await session.execute(store.sql["audit_add"], (now, who, "group resume", home.group, states[0][4] or ""))
+
+    await store.transact(work)
+    store.changed.set()
+    return True
+
+
+async def _close_breaker(running: Running, home: Home, who: str) -> bool:
+    """Close the breaker of a group; False where it is closed."""
+    store, now = home.store, running.clock.now()
+    rows = await store.read(store.sql["breaker_get"], (home.group,))
+    if not rows or state_of(rows[0]).closed:
+        return False
+
+    def audit(before: BreakerState) -> Statement:
+        return store.sql["audit_add"], (now, who, "group close breaker", home.group, told(before, now))
+
+    await change(store, home.group, forced, running.clock, audit)
+    store.changed.set()
+    return True
 
 
 async def _pauses(home: Home) -> tuple[Pause, ...]:

@@ -53,10 +53,17 @@ async def later(running: Running) -> list[Later]:
 
 async def cancel(running: Running, name: str, who: str, service: str | None = None) -> Scheduled:
     """Take back what waits under this name, as `tx.cancel` does. Raises `NotFound`, `Refused`."""
-    waiting = [each for each in await scheduled(running, service, 2**31) if each.name is not None]
-    chosen = [each for each in waiting if each.name == name]
+    stores = running.stores if service is None else {service: store_of(running, service)}
+    chosen = [
+        Scheduled(owner, row[1], row[2], row[3], unpack(row[4])[0])
+        for owner, store in stores.items()
+        for row in await store.read(store.sql["due_named"], (name,))
+    ]
     if not chosen:
-        hint = suggestion(name, [each.name or "" for each in waiting][:1000]) or "evenflow schedules list"
+        near = [
+            row[0] for store in stores.values() for row in await store.read(store.sql["due_names"], (name[:1], 1000))
+        ]
+        hint = suggestion(name, near) or "evenflow schedules list"
         raise NotFound(f"nothing is scheduled under the name {name!r}", remedy=hint)
     if len(chosen) > 1:
         services = " and ".join(sorted(each.service for each in chosen))

@@ -11,6 +11,7 @@ from evenflow.errors import GroupStopped, Refused
 from evenflow.operate.finding import NotFound, home
 from evenflow.ownership import check_store
 from evenflow.position import NO_MARKS, NONE_SETTLED
+from evenflow.redrive.redriving import forget, learn
 from evenflow.running import Running
 from evenflow.store import Row, Session, Store
 
@@ -138,6 +139,7 @@ async def _move(
 ) -> None:
     sql, (now, who, wanted) = store.sql, note
     known = {row[1]: row[2] for row in await session.fetch(sql["group_list"]) if row[0] == group}
+    await learn(session, sql, group)  # of what is removed here nobody can tell afterwards
     for plan in plans:
         topic, incarnation = plan.log.topic, plan.log.incarnation
         await session.execute(sql["group_create"], (group, topic, incarnation, now))
@@ -148,9 +150,12 @@ async def _move(
             await session.execute(sql["position_create"], place)
             await session.execute(sql["position_seek"], place)
             await session.execute(sql["parked_unwind"], (group, topic, generation, number, offset))
+            await session.execute(sql["carried_unwind"], (group, topic, generation, number, offset))
         await session.execute(sql["position_drop_others"], (group, topic, incarnation, plan.generation))
         await session.execute(sql["parked_unwind_later"], (group, topic, plan.generation))
+        await session.execute(sql["carried_unwind_later"], (group, topic, plan.generation))
         await session.execute(sql["parked_rehead"], (group, topic, now))
         await session.execute(sql["group_log"], (group, topic, incarnation))
+    await forget(session, sql, group)
     await session.execute(sql["inbox_clear"], (group,))
     await session.execute(sql["audit_add"], (now, who, "group seek", group, wanted))

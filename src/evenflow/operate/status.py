@@ -10,12 +10,31 @@ from evenflow.engine import Backlog, Engine, Log, Partition
 from evenflow.handler import Kind
 from evenflow.operate.finding import Home, home, homes, may_live, orphans
 from evenflow.pausing import WHOLE, Pause, covers, pauses_of
+from evenflow.policy import Policy
 from evenflow.position import decode_settled
+from evenflow.protection.breaker import CLOSED, due_in, told
+from evenflow.protection.breaker_shared import state_of
+from evenflow.protection.limiting import Limit
 from evenflow.report import Promise, promise_of
 from evenflow.running import Running
 from evenflow.store import Process, Row, Store
 
 State = Literal["new", "running", "stopped", "paused", "orphaned"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerStatus:
+    """A breaker that is not closed. `next_probe`: seconds until one event is tried, 0 while one is.
+
+    state   "open" or "half-open"
+    reason  the error that it opened for last
+    told    all of it in a line
+    """
+
+    state: str
+    next_probe: float
+    reason: str
+    told: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +49,7 @@ class GroupStatus:
     age      seconds since the oldest of them was published, None when none waits
     parked   events set aside; `dead` of them are dead letters, which only a person brings back
     full     whether that is as many as its policy allows: a partition whose next event fails waits
+    breaker  how its breaker stands, None while that is closed
     """
 
     group: str
@@ -44,6 +64,7 @@ class GroupStatus:
     parked: int
     dead: int
     full: bool
+    breaker: BreakerStatus | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +99,7 @@ class GroupDetail:
 
     lineage  the name that the ids of its published events derive from: the one that it had before it was renamed
     stopped  by topic, why it is stopped there
+    limit    how often its handler is called at most, as the code says
     """
 
     status: GroupStatus
@@ -89,6 +111,7 @@ class GroupDetail:
     pauses: tuple[Pause, ...]
     stopped: Mapping[str, str]
     partitions: tuple[PartitionStatus, ...]
+    limit: Limit | None = None
 
 
 async def groups(running: Running) -> list[GroupStatus]:
@@ -112,6 +135,7 @@ async def group(running: Running, name: str) -> GroupDetail:
         pauses=pauses_of(found.group, await store.read(store.sql["pause_list"])),
         stopped={row[1]: row[4] or "" for row in states if row[3] == "stopped"},
         partitions=tuple(await _partitions(running, found)),
+        limit=None if spec is None else spec.limit,
     )
 
 
@@ -140,8 +164,23 @@ async def _status(running: Running, home: Home) -> GroupStatus:
         age=None if oldest is None else max(0.0, running.clock.now() - oldest),
         parked=parked,
         dead=dead,
-        full=spec is not None and 0 < spec.policy.parking <= parked,
+        full=spec is not None and parked > 0 and await _full(store, group, spec.policy),
+        breaker=await _breaker(running, home),
     )
+
+
+async def _breaker(running: Running, home: Home) -> BreakerStatus | None:
+    rows = await home.store.read(home.store.sql["breaker_get"], (home.group,))
+    state, now = state_of(rows[0]) if rows else CLOSED, running.clock.now()
+    if state.closed:
+        return None
+    wait = due_in(state, now) if state.state == "open" else 0.0
+    return BreakerStatus(state=state.state, next_probe=wait, reason=state.reason, told=told(state, now))
+
+
+async def _full(store: Store, group: str, policy: Policy) -> bool:
+    ((events, size),) = await store.read(store.sql["parked_lot"], (group,))
+    return bool(events >= policy.parking or size >= policy.parking_bytes)
 
 
 def _state(home: Home, stopped: Sequence[str], pauses: Iterable[Pause], states: Sequence[Row]) -> State:
