@@ -35,7 +35,7 @@ _HEADERS: Document = {
 def asyncapi(app: App) -> Document:
     """The document. Engines and their addresses are settings, so it names no servers."""
     found = describe(app)
-    specs = {spec.type: spec for spec in map(spec_of, app.event_classes())}
+    specs = {spec.type: spec for spec in map(spec_of, app.event_classes()) if spec.type in found["events"]}
     schemas, messages = _messages(specs)
     channels = {name: _channel(name, topic, found) for name, topic in found["topics"].items()}
     return {
@@ -71,7 +71,8 @@ def _channel(name: str, topic: Document, found: Document) -> Document:
 
 def _sends(app: App, found: Document) -> Document:
     """What handlers return, what was given to `App(events=…)`, and the events of topics that are declared here."""
-    sent = {type_ for group in found["groups"].values() for type_ in group["publishes"]}
+    sent = {type_ for part in ("groups", "schedules") for each in found.get(part, {}).values()
+            for type_ in each["publishes"]}  # fmt: skip
     sent |= {spec_of(cls).type for cls in app._events}
     sent |= {type_ for type_, event in found["events"].items() if found["topics"][event["topic"]]["owned"]}
     return {

@@ -55,6 +55,12 @@ def count(text: str) -> int:
     return int(text)
 
 
+def workers(text: str) -> int:
+    if not text.isdigit() or not 0 < int(text) <= 1024:
+        raise _wrong(f"{text!r} is no number of workers; the app stands before --workers")
+    return int(text)
+
+
 def _wrong(message: str) -> Exception:
     from argparse import ArgumentTypeError
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from evenflow.cli.command import APP_HELP, Command
 from evenflow.cli.commands_app import APP
+from evenflow.cli.commands_letters import LETTERS
+from evenflow.cli.commands_parked import PARKED
 from evenflow.cli.commands_system import SYSTEM
 from evenflow.cli.output import filled, paint
 
 __all__ = ["APP_HELP", "COMMANDS", "Command", "overview"]
 
-COMMANDS: tuple[Command, ...] = (*APP, *SYSTEM)
-_PARTS = (("Write and run an app", APP), ("Operate a system", SYSTEM))
+
+_NOUNS = ("groups", "parked", "operations", "audit", "schedules", "migrate", "doctor", "store")
+_OPERATE = tuple(sorted((*PARKED, *LETTERS, *SYSTEM), key=lambda each: _NOUNS.index(each.name.split()[0])))
+COMMANDS: tuple[Command, ...] = (*APP, *_OPERATE)
+_PARTS = (("Write and run an app", APP), ("Operate a system", _OPERATE))
 
 
 def overview(noun: str = "") -> str:

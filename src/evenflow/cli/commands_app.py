@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from evenflow.cli.command import Command, count, json, seconds
+from evenflow.cli.command import Command, count, json, seconds, workers
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
 
 def _run(parser: ArgumentParser) -> None:
+    many = "in so many processes, watched by this one; without N one for each core"
+    parser.add_argument("--workers", type=workers, nargs="?", const=0, metavar="N", help=many)
+    hang = "replace a worker whose event loop stands still for so long; 30"
+    parser.add_argument("--hang", type=seconds, metavar="SECONDS", help=hang)
     parser.add_argument("--service", action="append", metavar="S", help="handle only for this service; repeatable")
     parser.add_argument("--drain", type=seconds, metavar="SECONDS", help="how long a stop may take (setting: drain)")
     parser.add_argument("--until-idle", action="store_true", help="stop when all is handled that can be handled now")
@@ -63,11 +67,18 @@ APP = (
         app=False,
     ),
     Command(
-        "run", "handle events until it is told to stop", (), "run:run",
+        "run", "handle events until it is told to stop", (), "supervisor:run",
         "Opens engine and stores, prints what is promised for each group, and handles events until SIGTERM or Ctrl-C.\n"
         "Then it fetches no more, finishes what is in flight, and closes; a second Ctrl-C ends it at once.\n"
-        "Exit 0 after a clean stop, 7 when the drain ran out: what was left is done again at the next start.",
+        "SIGHUP stops it like SIGTERM, unless it was started with nohup.\n"
+        "Exit 0 after a clean stop, 7 when the drain ran out: what was left is done again at the next start.\n\n"
+        "With --workers it starts processes that share the partitions, and opens nothing itself. A worker that ends\n"
+        "is replaced: at once the first time, later after up to 30 s. One whose event loop stands still writes where\n"
+        "it is to stderr, and is replaced. SIGHUP replaces all, one after another, each when its successor is ready:\n"
+        "so changed code is taken over without a gap. If the app cannot even be started (exit 2, 3, 4), all end so.",
         "evenflow run shop:app\n"
+        "evenflow run shop:app --workers 4\n"
+        "kill -HUP PID                               workers with the code of now, one after another\n"
         "evenflow run shop:app --service billing --drain 10\n"
         "EVENFLOW_ENGINE=sqlite:////srv/log.db evenflow run shop:app\n"
         "evenflow run shop:app --until-idle          in a script: handle what there is, then stop",

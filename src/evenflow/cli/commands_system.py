@@ -24,15 +24,15 @@ def _partition(parser: ArgumentParser) -> None:
     parser.add_argument("--partition", type=_number, metavar="N", help="this partition alone")
 
 
-def _parked_show(parser: ArgumentParser) -> None:
-    parser.add_argument("--offset", metavar="O", help="by its place in the log: OFFSET, or PARTITION/OFFSET")
-    json(parser)
-
-
 def _schedules(parser: ArgumentParser) -> None:
     _service(parser)
     parser.add_argument("--limit", type=count, default=100, metavar="N", help="at most so many; 100 by default")
     json(parser)
+
+
+def _schedule_pause(parser: ArgumentParser) -> None:
+    _service(parser)
+    parser.add_argument("--reason", metavar="TEXT", help="shown to whoever looks, and kept in the audit")
 
 
 def _cancel(parser: ArgumentParser) -> None:
@@ -67,23 +67,6 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _parked_list(parser: ArgumentParser) -> None:
-    parser.add_argument("--group", dest="named", metavar="G", help="of this group alone, as GROUP")
-    parser.add_argument("--limit", type=count, default=100, metavar="N", help="at most so many; 100 by default")
-    json(parser)
-
-
-def _lane(parser: ArgumentParser) -> None:
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--lane", metavar="L", help="the key, or the lane that `parked list` shows")
-    which.add_argument("--all", action="store_true", help="all dead letters of the group")
-
-
-def _discard(parser: ArgumentParser) -> None:
-    _lane(parser)
-    yes(parser)
-
-
 SYSTEM = (
     Command(
         "groups list", "how each group stands", (), "groups:list_groups",
@@ -109,7 +92,8 @@ SYSTEM = (
     ),
     Command(
         "groups resume", "let a paused group go on", ("GROUP",), "groups:resume",
-        "It goes on where it was. Without --partition in all that are paused.",
+        "It goes on where it was. Without --partition in all that are paused; and a breaker that is open is closed,\n"
+        "so that its events are tried at once.",
         "evenflow groups resume shop:app billing.charge",
         _partition,
     ),
@@ -138,37 +122,29 @@ SYSTEM = (
         yes,
     ),
     Command(
-        "parked list", "what failed and is set aside", ("GROUP?",), "parked:list_parked",
-        "A dead letter waits for a person; a retry has a due time; what is behind waits for an earlier one of its key.",
-        "evenflow parked list shop:app\nevenflow parked list shop:app --group billing.charge --json",
-        _parked_list,
-    ),
-    Command(
-        "parked show", "one parked event in full", ("GROUP", "LANE?"), "parked_event:show",
-        "LANE is the key, or the lane that `parked list` shows. Its payload, headers, ids and times, the whole error,\n"
-        "and what waits behind it.",
-        "evenflow parked show shop:app billing.charge 4711\n"
-        "evenflow parked show shop:app billing.charge --offset 3/1200 --json",
-        _parked_show,
-    ),
-    Command(
-        "parked redrive", "put dead letters back in line", ("GROUP",), "parked:redrive",
-        "The process that owns the partition tries them again, in order; what waits behind them follows.",
-        "evenflow parked redrive shop:app billing.charge --lane 4711\n"
-        "evenflow parked redrive shop:app billing.charge --all",
-        _lane,
-    ),
-    Command(
-        "parked discard", "give dead letters up", ("GROUP",), "parked:discard",
-        "They are removed, and what waits behind them goes on. It is noted in the store's audit.",
-        "evenflow parked discard shop:app billing.charge --lane 4711",
-        _discard,
-    ),
-    Command(
-        "schedules list", "what is published for later", (), "schedules:list_scheduled",
-        "Events that wait in an outbox until they are due, published with after= or at=; the next one first.",
+        "schedules list", "what runs at its times, and what is published for later", (), "schedules:list_scheduled",
+        "Schedules (@service.cron, @service.every) with their next and last run. Then events that wait in an outbox\n"
+        "until they are due, published with after= or at=; the next one first.",
         "evenflow schedules list shop:app\nevenflow schedules list shop:app --service billing --json",
         _schedules,
+    ),
+    Command(
+        "schedules pause", "let a schedule have no runs for a while", ("NAME",), "schedules:pause",
+        "Until it is resumed, over restarts. What is published already is still handled: `groups pause` holds that.",
+        "evenflow schedules pause shop:app billing.dunning --reason 'the bank is down'",
+        _schedule_pause,
+    ),
+    Command(
+        "schedules resume", "let a paused schedule go on", ("NAME",), "schedules:resume",
+        "Of the times since it was paused, missed= of the code says what becomes: one run, one for each, none.",
+        "evenflow schedules resume shop:app billing.dunning",
+        _service,
+    ),
+    Command(
+        "schedules run", "run a schedule now", ("NAME",), "schedules:run",
+        "Publishes one more run, with due.manual set; its due times stay as they are. Also while it is paused.",
+        "evenflow schedules run shop:app billing.dunning",
+        _service,
     ),
     Command(
         "schedules cancel", "take back what is published for later", ("NAME",), "schedules:cancel",

@@ -12,9 +12,9 @@ from evenflow.describe import FORMAT
 
 Facts = Mapping[str, Any]
 
-_SAYS = {"topics": "topic", "events": "event", "groups": "group"}
-_FREE = {"class", "publishes", "start", "reads"}
-"""What may change: names in code, what a handler returns, where a group began when it was new."""
+_SAYS = {"topics": "topic", "events": "event", "groups": "group", "schedules": "schedule"}
+_FREE = {"class", "publishes", "start", "reads", "cron", "tz", "every", "missed"}
+"""What may change: names in code, what a handler returns, where a group began when it was new, when a schedule runs."""
 
 _MEANS = {
     "partitions": "a new generation of the topic, which groups read when they have finished the old one",
@@ -55,6 +55,8 @@ def _part(word: str, before: Facts, now: Facts) -> Iterator[str]:
 def _gone(word: str, name: str, before: Facts, new: list[str], now: Facts) -> str:
     if word == "event":
         return ": events of it that are in a topic already are skipped"
+    if word == "schedule":
+        return ": it does not run any more, and what is left of its runs is not handled"
     likely = [each for each in new if word == "group" and now[each].get("events") == before[name].get("events")]
     if likely:
         return f"; if it is called {likely[0]!r} now: evenflow groups rename {name} {likely[0]}, or it begins anew"

@@ -10,6 +10,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from evenflow.errors import (
+    BacklogFull,
     DefinitionError,
     EngineUnavailable,
     EvenflowError,
@@ -64,7 +65,8 @@ class BrokenApp(EvenflowError):
 
 _USAGE = (UsageError, BrokenApp, DefinitionError, SettingsError, MissingExtra, EventInvalid, EventTooLarge)
 _REFUSED = (Declined, Refused, GroupStopped, TransactionError)
-_UNREACHABLE = (EngineUnavailable, StoreUnavailable, PublishRefused, PublishUnknown, OutboxFull, OutputLost)
+_FULL = (OutboxFull, BacklogFull)
+_UNREACHABLE = (EngineUnavailable, StoreUnavailable, PublishRefused, PublishUnknown, *_FULL, OutputLost)
 
 
 def code_of(error: BaseException) -> Code:

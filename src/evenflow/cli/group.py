@@ -16,6 +16,7 @@ from evenflow.cli.groups import number, state_of
 from evenflow.cli.looking import looking
 from evenflow.cli.output import duration, out, out_json, paint, stamp, table, when
 from evenflow.cli.remedies import runnable
+from evenflow.protection.limiting import Limit
 from evenflow.running import Running
 
 _HEAD = ("PARTITION", "STATE", "POSITION", "END", "WAITING", "AGE", "OWNER", "FENCE", "PARKED")
@@ -76,6 +77,11 @@ def _facts(found: operate.GroupDetail, now: float) -> Iterator[tuple[str, str]]:
         yield "paused", f"{str(pause).removeprefix('paused ')} ({when(pause.at, now)})"
     if found.pauses:
         yield "", f"→ evenflow groups resume {status.group}"
+    if found.limit is not None:
+        yield "limit", _limit(found.limit)
+    if status.breaker is not None:
+        yield "breaker", status.breaker.told.removeprefix("breaker ")
+        yield "", f"→ evenflow groups resume {status.group}, to try at once"
     age = f", the oldest {duration(status.age)} old" if status.age is not None else ""
     yield "waiting", f"{number(status.waiting)} event{'' if status.waiting == 1 else 's'}{age}"
     if status.parked:
@@ -84,6 +90,12 @@ def _facts(found: operate.GroupDetail, now: float) -> Iterator[tuple[str, str]]:
         yield "", "as many as its policy allows: a partition whose next event fails waits"
     if found.lineage != status.group:
         yield "ids", f"of what it publishes derive from {found.lineage}, its name before"
+
+
+def _limit(limit: Limit) -> str:
+    of_all = [f"{limit.per_second:g} calls a second in all processes"] if limit.per_second is not None else []
+    of_key = [f"{limit.per_key:g} a second of one key"] if limit.per_key is not None else []
+    return f"{', '.join([*of_all, *of_key])}; what is over it waits"
 
 
 def _row(each: operate.PartitionStatus) -> tuple[object, ...]:

@@ -21,6 +21,8 @@ _COLOURS = {
     "no process": "yellow",
     "paused": "yellow",
     "partly paused": "yellow",
+    "breaker open": "red",
+    "breaker half-open": "yellow",
 }
 
 
@@ -56,6 +58,9 @@ def _notes(found: Sequence[operate.GroupStatus], app: str | None) -> list[str]:
             text = f"{paint(f'{each.group} is stopped', 'red')}: {each.reason}"
         elif each.reason:
             text = f"{paint(each.group, 'yellow')} is {each.reason}\n  → evenflow groups resume {each.group}"
+        elif each.breaker is not None:
+            text = f"{paint(each.group, 'red')}: {each.breaker.told}\n"
+            text += f"  → evenflow groups resume {each.group}, to try at once"
         elif each.waiting is None:
             text = f"{paint(each.group, 'yellow')} has read another log than the one that is there now\n"
             text += "  → evenflow doctor --fast"
@@ -83,6 +88,8 @@ def state_of(group: operate.GroupStatus) -> str:
     """Its state in a word or two."""
     if group.state == "running" and group.reason:
         return "partly paused"
+    if group.state == "running" and group.breaker is not None:
+        return f"breaker {group.breaker.state}"
     return "no process" if group.state == "running" and not group.owners else group.state
 
 
@@ -107,7 +114,7 @@ def pause(options: Namespace) -> int:
 
 
 def resume(options: Namespace) -> int:
-    """Let it go on."""
+    """Let it go on, and try at once what its breaker holds."""
     pauses = looking(options, lambda running: operate.resume(running, options.group, who(), options.partition))
     for each in pauses:
         say(f"it was {each}")
@@ -147,8 +154,10 @@ def drop(options: Namespace) -> int:
     async def work(running: Running) -> None:
         plan = await operate.plan_drop(running, options.group)
         status = plan.status
-        say(f"  its position: {number(status.waiting)} events wait that it has not taken")
-        say(f"  {status.parked:,} parked events, {status.dead:,} of them dead letters")
+        waits = "1 event waits" if status.waiting == 1 else f"{number(status.waiting)} events wait"
+        say(f"  its position: {waits} that it has not taken")
+        if status.parked:
+            say(f"  {status.parked:,} parked events, {status.dead:,} of them dead letters")
         if plan.remembered:
             say(f"  {plan.remembered:,} remembered ids of events from elsewhere")
         confirm(f"drop {plan.home.group} for good?", yes=options.yes)

@@ -7,11 +7,12 @@ import importlib.util
 import os
 import sys
 import tomllib
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from evenflow.cli.failures import BrokenApp, Missing, UsageError, relative
+from evenflow.cli.failures import BrokenApp, Missing, UsageError, is_users, relative
 from evenflow.errors import DefinitionError, SettingsError
 from evenflow.settings_sources import suggestion
 
@@ -105,9 +106,21 @@ def _from_file(file: Path) -> ModuleType:
 
 
 def _broken(name: str, error: Exception) -> Exception:
-    if isinstance(error, DefinitionError | SettingsError):
+    if isinstance(error, DefinitionError):
+        return error if error.where else _placed(error)
+    if isinstance(error, SettingsError):
         return error
     return BrokenApp(f"{name} cannot be imported")
+
+
+def _placed(error: DefinitionError) -> DefinitionError:
+    """The error with the line of the user's module that it came from."""
+    lines = [each for each in traceback.extract_tb(error.__traceback__) if is_users(each.filename)]
+    if not lines:
+        return error
+    found = DefinitionError(error.plain, where=f"{lines[-1].filename}:{lines[-1].lineno}", remedy=error.remedy)
+    found.also = error.also
+    return found
 
 
 def _attribute(module: ModuleType, path: str, where: str) -> App:

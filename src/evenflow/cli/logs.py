@@ -75,7 +75,8 @@ class Readable(_Formatter):
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
         name = "" if record.name.partition(".")[0] == "evenflow" else f"{record.name}: "
         what, remedy = self.message(record)
-        text = f"{level}{name}{what}"
+        worker = f"[{record.worker}] " if hasattr(record, "worker") else ""
+        text = f"{worker}{level}{name}{what}"
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
         text += remedy

@@ -90,6 +90,49 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], colours: Sequence[
         out(paint(laid(line), colour) if colour else laid(line))
 
 
+def fitted(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A table as wide as the terminal: the last columns are cut. What was cut is in the JSON."""
+    import shutil
+
+    lines = [["" if each is None else str(each) for each in row] for row in rows]
+    left = shutil.get_terminal_size().columns
+    for place in range(len(head)):
+        widest = max(len(each[place]) for each in [list(head), *lines])
+        most = max(8, left - 6 * (len(head) - 1 - place)) if place < len(head) - 1 else max(8, left)
+        for line in lines:
+            line[place] = line[place] if len(line[place]) <= most else f"{line[place][: most - 1]}…"
+        left -= min(widest, most) + 2
+    table(head, lines)
+
+
+def narrowed(head: Sequence[str], rows: Sequence[Sequence[str]], least: Sequence[int]) -> list[list[str]]:
+    """The rows cut so that a table of them fits the terminal: the widest column first, none below its least width.
+
+    What goes elsewhere than to a terminal stays whole, but where COLUMNS says how wide it is.
+    """
+    import shutil
+
+    lines = [list(row) for row in rows]
+    if not lines or not (sys.stdout.isatty() or os.environ.get("COLUMNS")):
+        return lines
+    widths = [max(len(line[n]) for line in [list(head), *lines]) for n in range(len(head))]
+    over = sum(widths) + 2 * (len(widths) - 1) - shutil.get_terminal_size().columns
+    while over > 0:
+        room = [n for n, width in enumerate(widths) if width > max(least[n], len(head[n]))]
+        if not room:
+            break
+        widths[max(room, key=lambda n: widths[n])] -= 1
+        over -= 1
+    return [[c if len(c) <= w else f"{c[: w - 1]}…" for c, w in zip(line, widths, strict=True)] for line in lines]
+
+
+def wide() -> bool:
+    """Whether there is room for more than the most needed: a terminal of 100 columns, or no terminal."""
+    import shutil
+
+    return not (sys.stdout.isatty() or os.environ.get("COLUMNS")) or shutil.get_terminal_size().columns >= 100
+
+
 def duration(seconds: float | None) -> str:
     """A time span as a person says it."""
     if seconds is None:

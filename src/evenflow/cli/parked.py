@@ -1,40 +1,42 @@
-"""parked list, parked redrive, parked discard."""
+"""parked list: what is set aside, or how much of what."""
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from evenflow import operate
-from evenflow.cli.failures import Code
-from evenflow.cli.looking import looking, who
-from evenflow.cli.output import confirm, duration, out_json, paint, say, stamp, table
-from evenflow.cli.remedies import runnable
+from evenflow.cli.failures import Code, UsageError
+from evenflow.cli.looking import looking
+from evenflow.cli.output import duration, narrowed, out_json, say, stamp, table
+from evenflow.cli.parked_options import chosen, given
 from evenflow.parking import Parked
 from evenflow.running import Running
 
-_HEAD = ("GROUP", "LANE", "TYPE", "ID", "STATE", "ATTEMPTS", "SINCE", "ERROR")
-_ERROR = 80
+_HEAD = ("GROUP", "LANE", "TYPE", "STATE", "TRIES", "SINCE", "ERROR")
+_KEEP = (10, 8, 8, 13, 5, 7, 16)
+"""The least width of each column."""
 
 
 def list_parked(options: Namespace) -> int:
-    """One line per parked event."""
-    group = options.group or options.named
+    """One line per parked event, or per value of --by."""
+    if options.named and options.group and options.group != options.named:
+        raise UsageError(f"{options.group!r} and --group {options.named!r} are two groups", remedy="give one of them")
+    if options.by is not None:
+        return _counted(options)
 
-    async def work(running: Running) -> tuple[list[Parked], float]:
-        return await operate.parked(running, group, options.limit + 1), running.clock.now()
+    async def work(running: Running) -> tuple[operate.Page, float]:
+        return await operate.find(running, chosen(options), options.limit), running.clock.now()
 
     found, now = looking(options, work)
-    more, found = len(found) > options.limit, found[: options.limit]
     if options.json:
-        out_json([document(each) for each in found])
-    elif found:
-        _table(found, now)
+        out_json([document(each) for each in found.events])
+    elif found.events:
+        _table(found.events, now)
     else:
-        say("nothing is parked")
-    if more:
+        say("nothing is parked" if not given(options) and options.state is None else "nothing that is parked fits")
+    if found.more is not None:
         say(f"these are the first {options.limit:,}; --limit N shows more")
     return Code.DONE
 
@@ -42,13 +44,50 @@ def list_parked(options: Namespace) -> int:
 def _table(found: Sequence[Parked], now: float) -> None:
     rows = [
         (
-            each.group, each.key if each.key is not None else each.lane, each.envelope.type, each.envelope.id,
-            state_of(each, now), str(each.attempts), duration(max(0.0, now - (each.first_failed or each.parked))),
-            _first_line(each.error),
+            each.group, each.key if each.key is not None else each.lane, each.envelope.type, state_of(each, now),
+            str(each.attempts), duration(max(0.0, now - (each.first_failed or each.parked))), _first_line(each.error),
         )
         for each in found
     ]  # fmt: skip
-    table(_HEAD, rows, ["red" if each.dead else "" for each in found])
+    table(_HEAD, narrowed(_HEAD, rows, _KEEP), ["red" if each.dead else "" for each in found])
+
+
+# -- counts -----------------------------------------------------------------------------------------------------------
+
+
+_NONE = {"fingerprint": "(none)", "key": "(no key)"}
+
+
+def _counted(options: Namespace) -> int:
+    async def work(running: Running) -> tuple[list[operate.Count], float]:
+        return await operate.count_by(running, options.by, chosen(options), options.limit + 1), running.clock.now()
+
+    found, now = looking(options, work)
+    more, found = len(found) > options.limit, found[: options.limit]
+    if options.json:
+        out_json([{**each._asdict(), "oldest": stamp(each.oldest)} for each in found])
+    elif found:
+        _counts(options, found, now)
+    else:
+        say("nothing that is parked fits" if given(options) else "nothing is parked")
+    if more:
+        say(f"these are the first {options.limit:,}; --limit N shows more")
+    return Code.DONE
+
+
+def _counts(options: Namespace, found: Sequence[operate.Count], now: float) -> None:
+    by = options.by
+    head = ["GROUP", by.upper(), "DEAD", "RETRYING", "BEHIND", "OLDEST", "ERROR"]
+    rows = [
+        [each.group, each.value if each.value is not None else _NONE.get(by, ""), f"{each.dead:,}",
+         f"{each.retrying:,}", f"{each.behind:,}", duration(max(0.0, now - each.oldest)), _first_line(each.error)]
+        for each in found
+    ]  # fmt: skip
+    keep = [10, 8, 4, 8, 6, 7, 16]
+    if by == "group":
+        for each in (head, keep, *rows):
+            del each[1]
+    table(head, narrowed(head, rows, keep))
 
 
 def state_of(parked: Parked, now: float) -> str:
@@ -62,8 +101,7 @@ def state_of(parked: Parked, now: float) -> str:
 
 
 def _first_line(error: str | None) -> str:
-    line = (error or "").partition("\n")[0]
-    return line if len(line) <= _ERROR else f"{line[: _ERROR - 1]}…"
+    return (error or "").partition("\n")[0]
 
 
 def document(parked: Parked) -> dict[str, Any]:
@@ -91,48 +129,3 @@ def document(parked: Parked) -> dict[str, Any]:
         "content_type": envelope.content_type,
         "data": envelope.data.decode(errors="replace"),
     }
-
-
-def redrive(options: Namespace) -> int:
-    """Ask for dead letters to be tried again."""
-    _told(*looking(options, lambda running: _asked(running, operate.redrive, options)), "tried again", options.app)
-    return Code.DONE
-
-
-def discard(options: Namespace) -> int:
-    """Show how much is lost, ask, and ask for dead letters to be given up."""
-
-    async def work(running: Running) -> tuple[int, operate.GroupStatus]:
-        status = (await operate.group(running, options.group)).status
-        letters = "1 dead letter" if status.dead == 1 else f"{status.dead:,} dead letters"
-        if not options.all:
-            head = (await operate.lane(running, options.group, options.lane)).events[0]
-            letters = f"{head.envelope.type} {head.envelope.id} of {options.lane!r}"
-        if status.dead:
-            confirm(f"give up {letters} of {status.group} for good?", yes=options.yes)
-        return await _asked(running, operate.discard, options)
-
-    _told(*looking(options, work), "given up", options.app)
-    return Code.DONE
-
-
-async def _asked(
-    running: Running, ask: Callable[[Running, str, str | None, str], Awaitable[int]], options: Namespace
-) -> tuple[int, operate.GroupStatus]:
-    """How many dead letters were asked for, and how the group stands that is to take it up."""
-    count = await ask(running, options.group, options.lane, who())
-    return count, (await operate.group(running, options.group)).status
-
-
-def _told(count: int, group: operate.GroupStatus, what: str, app: str | None) -> None:
-    if not count:
-        say("there is no dead letter")
-        return
-    said = f"{count} dead letter{'' if count == 1 else 's'} will be {what} by the process that owns the partition"
-    say(paint(said, "green", sys.stderr))
-    if group.state == "paused":
-        hint = runnable(f"evenflow groups resume {group.group}", app)
-        say(f"{paint('the group is paused', 'yellow', sys.stderr)}: it is done when it goes on\n  → {hint}")
-    elif not group.owners:
-        hint = runnable("evenflow run", app)
-        say(f"{paint('no process runs this group now', 'yellow', sys.stderr)}: it is done when one starts\n  → {hint}")

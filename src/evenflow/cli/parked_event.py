@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
 
 from evenflow import operate
+from evenflow.cli.audit import recorded
 from evenflow.cli.failures import Code, UsageError
 from evenflow.cli.looking import looking
-from evenflow.cli.output import out, out_json, paint, stamp, table, when
+from evenflow.cli.output import fitted, out, out_json, paint, stamp, table, when
 from evenflow.cli.parked import document, state_of
 from evenflow.cli.remedies import runnable
 from evenflow.envelope import Envelope
@@ -20,7 +23,7 @@ from evenflow.running import Running
 
 
 def show(options: Namespace) -> int:
-    """The head of a lane in full, and what waits behind it."""
+    """The head of a lane in full, its history, and what waits behind it."""
     if bool(options.lane) == bool(options.offset):
         raise UsageError(
             "say which: LANE or --offset",
@@ -28,20 +31,18 @@ def show(options: Namespace) -> int:
         )
     place = _place(options.offset) if options.offset else None
 
-    async def work(running: Running) -> tuple[operate.LaneDetail, float]:
+    async def work(running: Running) -> tuple[operate.LaneDetail, Parked, operate.Story, float]:
         lane = options.lane
         if place is not None:
             lane = await operate.lane_at(running, options.group, *place)
-        return await operate.lane(running, options.group, lane), running.clock.now()
+        found = await operate.lane(running, options.group, lane)
+        shown = next((each for each in found.events if place is not None and each.offset == place[0]), found.events[0])
+        return found, shown, await operate.story(running, shown), running.clock.now()
 
-    found, now = looking(options, work)
-    head = found.events[0]
-    shown = next((each for each in found.events if place is not None and each.offset == place[0]), head)
+    found, shown, story, now = looking(options, work)
     if options.json:
         behind = [document(each) for each in found.events if each is not shown]
-        out_json({**document(shown), "headers": shown.envelope.headers or {}, "event": decoded(shown.envelope),
-                  "correlation": shown.envelope.correlation, "causation": shown.envelope.causation,
-                  "lane_size": found.count, "others": behind})  # fmt: skip
+        out_json({**document(shown), **_more(story), "lane_size": found.count, "others": behind})
         return Code.DONE
     title = f"{shown.envelope.type}  {state_of(shown, now)}"
     out(paint(title, "red" if shown.dead else "bold"))
@@ -50,12 +51,64 @@ def show(options: Namespace) -> int:
         out(f"  {paint(name.ljust(11), 'dim')}  {lines[0]}")
         for line in lines[1:]:
             out(f"               {line}")
+    _edited(story)
+    _history(story)
     _others(found, shown, now)
-    if shown.dead:
-        for verb in ("redrive", "discard"):
-            lane = shown.key if shown.key is not None else shown.lane
-            out(runnable(f"  → evenflow parked {verb} {shown.group} --lane {lane}", options.app))
+    if shown.dead and not shown.wish:
+        for verb in ("rehearse", "edit", "redrive", "discard")[not story.rehearsable :]:
+            out(runnable(f"  → {_next(verb, shown)}", options.app))
     return Code.DONE
+
+
+def _next(verb: str, shown: Parked) -> str:
+    lane = shlex.quote(shown.key if shown.key is not None else shown.lane)
+    if verb == "edit":
+        return f"evenflow parked edit {shown.group} {lane} --editor"
+    return f"evenflow parked {verb} {shown.group} --lane {lane}"
+
+
+def _more(story: operate.Story) -> dict[str, Any]:
+    """What a list does not show."""
+    envelope, original = story.letter.envelope, story.letter.original
+    return {
+        "headers": envelope.headers or {},
+        "event": decoded(envelope),
+        "correlation": envelope.correlation,
+        "causation": envelope.causation,
+        "fingerprint": story.letter.fingerprint,
+        "edited": original is not None,
+        "original": None if original is None else decoded(original),
+        "history": [{**asdict(each), "at": stamp(each.at)} for each in story.attempts],
+        "asked": [{**asdict(each), "at": stamp(each.at)} for each in story.touches],
+    }
+
+
+def _edited(story: operate.Story) -> None:
+    original = story.letter.original
+    if original is None:
+        return
+    out("\nits payload was edited:")
+    changes = operate.changed(decoded(original), decoded(story.letter.envelope))
+    fitted(("FIELD", "WAS", "IS"), changes)
+
+
+def _history(story: operate.Story) -> None:
+    if story.attempts:
+        out(f"\nattempts that failed: {len(story.attempts):,}")
+        fitted(
+            ("#", "WHEN", "WHERE", "ALIKE", "ERROR"),
+            [
+                (str(each.attempt), stamp(each.at, short=True), each.process, each.fingerprint[:8], first_line(each))
+                for each in story.attempts
+            ],
+        )
+    if story.touches:
+        out("\nwhat people have asked:")
+        recorded([(each.at, each.who, each.what, "", each.detail) for each in story.touches])
+
+
+def first_line(attempt: operate.Attempt) -> str:
+    return attempt.error.partition("\n")[0] or attempt.error_type
 
 
 def _place(text: str) -> tuple[int, int | None]:
@@ -86,7 +139,7 @@ def _facts(each: Parked, now: float) -> Iterator[tuple[str, str]]:
     if each.wish:
         yield "asked for", each.wish
     for name, value in (envelope.headers or {}).items():
-        yield "header", f"{name}: {value}"
+        yield ("trace", value) if name == "traceparent" else ("header", f"{name}: {value}")
     yield "event", text_of(envelope)
     if each.error:
         yield "error", each.error

@@ -27,7 +27,16 @@ def text(app: Document) -> str:
         lines.append(f"    {group['kind'].ljust(width)}  {', '.join(group['events'])}{published}")
     if not app["groups"]:
         lines.append("  none: this app only publishes")
+    schedules = app.get("schedules", {})
+    lines += ["", paint("SCHEDULES", "dim")] if schedules else []
+    for name, each in schedules.items():
+        published = f" → {', '.join(each['publishes'])}" if each["publishes"] else ""
+        lines.append(f"  {paint(name, 'bold')}\n    {each['kind']}  {_times(each)}{published}")
     return "\n".join(lines)
+
+
+def _times(schedule: Document) -> str:
+    return f"{schedule['cron']} {schedule['tz']}" if schedule["cron"] else f"every {duration(schedule['every'])}"
 
 
 def _facts(topic: Document) -> str:
@@ -45,14 +54,18 @@ def mermaid(app: Document) -> str:
     """A flowchart: topics, groups by service, and the events that flow between them."""
     lines = ["flowchart LR"]
     lines += [f'  {_id("t", name)}[("{name}")]' for name in app["topics"]]
-    for service in sorted({each["service"] for each in app["groups"].values()}):
+    schedules = app.get("schedules", {})
+    for service in sorted({each["service"] for each in [*app["groups"].values(), *schedules.values()]}):
         lines.append(f'  subgraph {_id("s", service)}["{service}"]')
         for name, group in app["groups"].items():
             if group["service"] == service:
                 lines.append(f'    {_id("g", name)}["{name}<br/>{group["kind"]}"]')
+        for name, each in schedules.items():
+            if each["service"] == service:
+                lines.append(f'    {_id("g", name)}(["{name}<br/>{_times(each)}"])')
         lines.append("  end")
-    for name, group in app["groups"].items():
-        for topic, types in _by_topic(app, group["events"]).items():
+    for name, group in {**app["groups"], **schedules}.items():
+        for topic, types in _by_topic(app, group.get("events", [])).items():
             lines.append(f'  {_id("t", topic)} -->|"{", ".join(types)}"| {_id("g", name)}')
         for topic, types in _by_topic(app, group["publishes"]).items():
             lines.append(f'  {_id("g", name)} -->|"{", ".join(types)}"| {_id("t", topic)}')

@@ -16,6 +16,7 @@ from typing import Any
 
 from evenflow import operate
 from evenflow.app import App
+from evenflow.cli import blocked
 from evenflow.cli.failures import BrokenApp, Code, code_of, shown, user_error
 from evenflow.cli.load import load_app
 from evenflow.cli.logs import configure, form_of, ours
@@ -99,12 +100,13 @@ async def _run(app: App, settings: Settings, options: Namespace, stopped: list[s
             _until_idle(running, stop.signal, stopped) if options.until_idle else running.clock.wait(stop.signal, None)
         )
         work = [wait, beside(running, stop.signal)] if beside else [wait]
-        await asyncio.gather(*work)
+        with blocked.told():
+            await asyncio.gather(*work)
     return running.clean
 
 
 async def _until_idle(running: Running, stop: Signal, stopped: list[str]) -> None:
-    while not stop.is_set() and not await running.idle():
+    while not stop.is_set() and not await running.idle(cut_off=True):
         await running.clock.wait(stop, LOOK)
     if stop.is_set():
         return
@@ -129,6 +131,7 @@ async def _left(running: Running) -> str:
     parts = [f"{parked:,} parked"] if parked else []
     parts += [f"{dead:,} of them a dead letter" if dead == 1 else f"{dead:,} of them dead letters"] if dead else []
     parts += [f"{scheduled:,} scheduled"] if scheduled else []
+    parts += [f"{loop.name}: {loop.cut_off}" for loop in running.loops() if loop.cut_off]
     if parts and dues:
         parts.append(f"next at {datetime.fromtimestamp(min(dues)).astimezone().isoformat(' ', 'seconds')}")
     return ", ".join(parts) + ("\n  → evenflow parked list" if parked else "")
@@ -158,7 +161,7 @@ async def _forgotten(running: Running) -> None:
 
 
 class Stop:
-    """SIGTERM and Ctrl-C: the first asks for a clean stop, the second ends the process at once.
+    """SIGTERM, SIGHUP and Ctrl-C: the first asks for a clean stop, the second ends the process at once.
 
     Python's own handlers, not the event loop's: they run also while a handler blocks the loop.
     """
@@ -173,6 +176,8 @@ class Stop:
         """From now on."""
         for each in (signal.SIGINT, signal.SIGTERM):
             signal.signal(each, self._on)
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+            signal.signal(signal.SIGHUP, self._on)
 
     def _on(self, number: int, _frame: FrameType | None) -> None:
         if self._asked:
