@@ -24,7 +24,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 APACHE_2_0 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
 CORE_GOAL = 2_500
-CORE_BOUND = 7_050  # docs/adr/0012
+CORE_BOUND = 9_800  # docs/adr/0017
 NOT_CORE = ("engines", "stores", "testing", "cli", "operate", "sql")
 NOT_FILES_OF_OURS = {".git", ".venv", ".evenflow", "__pycache__", "build", "dist", "node_modules"}
 
@@ -118,7 +118,7 @@ def test_the_core_imports_nothing_but_them_and_the_standard_library() -> None:
                 wanted |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
                 wanted.add(node.module.partition(".")[0])
-    extras = {"pydantic"}  # only where the user's class is one, so it is there already
+    extras = {"pydantic", "cronsim"}  # where a class of the user is one, so it is there; where a cron line is used
     assert wanted - set(sys.stdlib_module_names) - {"evenflow", "msgspec", "apsw"} - extras == set()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,34 @@ PACKAGE = Path(__file__).parent.parent / "src" / "evenflow"
 
 # From the bottom up. A module may import from lower layers and from its own. A name that ends in ".*" is a folder.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "clock", "checkup"),
+    ("errors", "clock", "checkup", "protection", "redrive", "schedules", "watching"),
     ("ids",),
     ("topic", "envelope", "envelopes"),
     ("codec", "codecs.*", "fidelity", "checks", "event", "registry", "cloudevents", "settings_sources", "settings"),
     ("engine", "store", "sql.*", "migrations"),
     ("sqlite_*",),
     ("engines.*", "stores.*"),
-    ("policy", "position"),
-    ("unit_of_work", "outbox", "publish", "parking", "pausing", "ownership"),
+    (
+        "policy",
+        "protection.limiting",
+        "protection.breaker",
+        "position",
+        "failure",
+        "watching.watchdog",
+        "watching.keeping",
+        "schedules.recurrence",
+        "schedules.schedule",
+    ),
+    (
+        "unit_of_work",
+        "outbox",
+        "protection.backpressure",
+        "publish",
+        "parking",
+        "pausing",
+        "ownership",
+        "protection.breaker_shared",
+    ),
     ("handler", "provide", "drive", "cpu_pool"),
     (
         "work",
@@ -35,8 +55,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "lane_transaction",
         "late",
         "waiting",
+        "protection.limit_shared",
+        "protection.refund",
+        "protection.protecting",
     ),
-    ("runtime", "report"),
+    ("leading", "schedules.scheduling", "redrive.operation", "redrive.redriving"),
+    ("runtime", "watching.stalls", "report"),
     ("service", "places"),
     ("running", "app", "sync"),
     ("describe", "operate.*", "testing.*"),
@@ -73,6 +97,7 @@ NAMES_IMPLEMENTATIONS = {
 CORE_MAY = ("engines.memory",)
 
 
+@cache
 def modules(package: Path) -> dict[str, ast.Module]:
     """Every module by its name below the package; a folder is known by its `__init__`."""
     found = {}

@@ -20,6 +20,7 @@ from evenflow.errors import Refused
 from evenflow.operate import NotFound
 from evenflow.operate.doctor import examine, examine_url
 from evenflow.sqlite_examine import disk, holders
+from evenflow.stores.sqlite_schema import own_migrations
 
 ORDERS = Topic("orders", partitions=2)
 
@@ -94,6 +95,9 @@ def test_what_is_scheduled_is_listed_in_order_and_cancelled_by_its_name(tmp_path
 # -- migrations -------------------------------------------------------------------------------------------------------
 
 
+OURS = [each.name for each in own_migrations()]
+
+
 def test_a_plan_changes_nothing_and_tells_pending_applied_changed_and_gone(tmp_path: Path) -> None:
     async def states() -> list[tuple[str, str]]:
         app, settings = make(tmp_path)
@@ -102,9 +106,7 @@ def test_a_plan_changes_nothing_and_tells_pending_applied_changed_and_gone(tmp_p
         return [(step.migration.name, step.state) for step in plan.steps]
 
     async def main() -> None:
-        assert await states() == [
-            ("0001_core.sql", "pending"), ("0002_operating.sql", "pending"), ("0001_done.sql", "pending"),
-        ]  # fmt: skip
+        assert await states() == [(name, "pending") for name in (*OURS, "0001_done.sql")]
         assert not (tmp_path / "data").exists()
         app, settings = make(tmp_path)
         (tmp_path / "data").mkdir()
@@ -132,7 +134,7 @@ def test_a_migration_that_fails_is_told_with_file_and_line_and_those_before_it_s
         with pytest.raises(Refused, match=f'near ",": syntax error\n  in {file}:6:\n'):
             async for _, migration in operate.apply_migrations(app, settings, SystemClock()):
                 done.append(migration.name)
-        assert done == ["0001_core.sql", "0002_operating.sql", "0001_done.sql"]
+        assert done == [*OURS, "0001_done.sql"]
         with pytest.raises(NotFound, match="did you mean billing"):
             await operate.plan_migrations(app, settings, SystemClock(), ["biling"])
 
@@ -182,15 +184,14 @@ def test_a_store_of_before_is_told_left_alone_by_the_check_up_and_brought_up_to_
     asyncio.run(ran(app, settings, "1"))
     connection = sqlite3.connect(tmp_path / "data" / "billing.db", isolation_level=None)
     for statement in (
-        "drop table evenflow_pause", "drop table evenflow_lineage",
-        "delete from evenflow_migration where owner = 'evenflow' and number > 1",
+        "drop table evenflow_schedule", "delete from evenflow_migration where owner = 'evenflow' and number = 5",
     ):  # fmt: skip
         connection.execute(statement)
     found = asyncio.run(findings(app, settings))
-    assert [each.about for each in bad(found)] == ["schema of billing"] and "evenflow_pause" not in tables()
+    assert [each.about for each in bad(found)] == ["schema of billing"] and "evenflow_schedule" not in tables()
     app, settings = make(tmp_path)
     asyncio.run(ran(app, settings, "2"))
-    assert {"evenflow_pause", "evenflow_lineage"} < tables()
+    assert "evenflow_schedule" in tables()
     connection.close()
     assert bad(asyncio.run(findings(app, settings))) == []
 

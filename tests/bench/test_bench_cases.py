@@ -29,7 +29,8 @@ PROMISED = {
     *("consume-transactional", "consume-empty", "consume-batch", "consume-waiting", "consume-publish-on"),
     *("partitions-1", "partitions-8", "partitions-64", "keys-10", "keys-100000"),
     *("backlog-10k", "backlog-1m", "backlog-5m"),
-    *("two-processes", "latency", "idle-cpu", "start-up"),
+    *("two-processes", "latency", "idle-cpu", "start-up", "due-others", "due-late"),
+    *("parked-transactional", "parked-waiting", "parked-redrive", "parked-1m"),
     *("rival-faststream-memory", "rival-faststream-redis", "rival-faststream-lists"),
     *("rival-huey-sqlite", "rival-huey-redis"),
 }
@@ -58,7 +59,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_the_cases_are_these() -> None:
     assert set(CASES) == PROMISED
-    assert [name for name, case in CASES.items() if case.apart] == ["backlog-5m"]
+    assert [name for name, case in CASES.items() if case.apart] == ["backlog-5m", "parked-1m"]
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.apart])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,6 +72,10 @@ other = with_stock()
 '''
 
 
+_PREPARED: dict[str, list[Path]] = {}
+"""Folders that are made already, by the function that makes them."""
+
+
 @dataclass(frozen=True)
 class Done:
     """What a command wrote, and its exit code."""
@@ -83,9 +88,10 @@ class Done:
 class Shop:
     """The folder of the user."""
 
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str], kept: Path) -> None:
         self.folder = folder
         self._capsys = capsys
+        self._kept = kept
         self._started: list[subprocess.Popen[str]] = []
         self.write("shop.py", SHOP)
 
@@ -94,6 +100,17 @@ class Shop:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text.lstrip("\n"), "utf-8")
         return path
+
+    def prepare(self, make: Callable[[], None]) -> None:
+        """Have in `.evenflow` what `make` leaves there. The first test that asks makes it, the others get a copy."""
+        kept, stores = _PREPARED.setdefault(f"{make.__module__}.{make.__qualname__}", []), self.folder / ".evenflow"
+        if kept:
+            shutil.copytree(kept[0], stores)
+            return
+        make()
+        self.stop()
+        shutil.copytree(stores, copy := self._kept / f"prepared{len(_PREPARED)}")
+        kept.append(copy)
 
     def evenflow(self, *arguments: str) -> Done:
         """In this process. What the user's modules are is forgotten afterwards."""
@@ -116,6 +133,7 @@ class Shop:
         process = subprocess.Popen(
             [sys.executable, "-m", "evenflow", *arguments], cwd=self.folder, env={**clean, **env}, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # whoever runs the tests may ignore it
         )  # fmt: skip
         self._started.append(process)
         return process
@@ -141,8 +159,15 @@ class Shop:
             process.communicate()
 
 
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kept")
+
+
 @pytest.fixture
-def shop(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+def shop(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kept: Path
+) -> Iterator[Shop]:
     for name in [name for name in os.environ if name.startswith("EVENFLOW_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
@@ -151,7 +176,7 @@ def shop(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
         monkeypatch.delitem(sys.modules, name)
     handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
     level = logging.getLogger("evenflow").level
-    shop = Shop(tmp_path, capsys)
+    shop = Shop(tmp_path, capsys, kept)
     yield shop
     shop.stop()
     logging.getLogger("evenflow").setLevel(level)

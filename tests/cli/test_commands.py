@@ -42,7 +42,10 @@ def test_the_nouns_are_frozen() -> None:
     assert [each.name for each in COMMANDS] == [
         "new", "run", "dev", "check", "describe", "publish", "tail", "completions", "config",
         "groups list", "groups show", "groups pause", "groups resume", "groups seek", "groups rename", "groups drop",
-        "parked list", "parked show", "parked redrive", "parked discard", "schedules list", "schedules cancel",
+        "parked list", "parked redrive", "parked discard", "parked show", "parked edit", "parked rehearse",
+        "parked export", "parked import", "operations list", "operations show", "operations pause",
+        "operations resume", "operations cancel", "audit list", "schedules list", "schedules pause",
+        "schedules resume", "schedules run", "schedules cancel",
         "migrate plan", "migrate apply", "migrate", "doctor", "store adopt",
     ]  # fmt: skip
 
@@ -390,7 +393,7 @@ def test_a_life_of_a_system(shop: Shop) -> None:
 
     ran = shop.run("run", "shop:app", "--until-idle", "--log", "text")
     assert ran.code == 0
-    assert "ValueError('no card')" in ran.err
+    assert "ValueError: no card" in ran.err
     assert "shop.py" in ran.err and "chunk.py" not in ran.err  # from the user's first line on
     assert "\x1b" not in ran.err
 

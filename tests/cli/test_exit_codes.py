@@ -17,7 +17,8 @@ BY_ERROR = {
     2: ["DefinitionError", "SettingsError", "MissingExtra", "EventInvalid", "EventTooLarge", "StatementFailed",
         "WriteFailed"],
     4: ["Refused", "TransactionError", "GroupStopped"],
-    5: ["EngineUnavailable", "StoreUnavailable", "PublishRefused", "PublishUnknown", "OutboxFull"],
+    5: ["EngineUnavailable", "StoreUnavailable", "PublishRefused", "PublishUnknown", "OutboxFull",
+        "BacklogFull"],
 }  # fmt: skip
 
 

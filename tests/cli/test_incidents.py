@@ -38,11 +38,15 @@ def order(name: str) -> str:
 @pytest.fixture
 def ran(shop: Shop) -> Shop:
     """A shop with three dead letters and one that is handled."""
-    assert shop.run("run", "shop:app", "--until-idle").code == 0
     shop.write("shop.py", SHOP.replace('== "bad"', '.startswith("bad")'))
-    for name in ("1", "bad1", "bad2", "bad3"):
-        assert shop.evenflow("publish", "shop:app", "order.placed", order(name)).code == 0
-    assert shop.run("run", "shop:app", "--until-idle").code == 0
+
+    def letters() -> None:
+        assert shop.run("run", "shop:app", "--until-idle").code == 0
+        for name in ("1", "bad1", "bad2", "bad3"):
+            assert shop.evenflow("publish", "shop:app", "order.placed", order(name)).code == 0
+        assert shop.run("run", "shop:app", "--until-idle").code == 0
+
+    shop.prepare(letters)
     return shop
 
 
@@ -150,13 +154,14 @@ def test_all_dead_letters_are_asked_for_in_one_transaction(ran: Shop, monkeypatc
             monkeypatch.setattr(store, "transact", transact)
             assert await operate.redrive(running, CHARGE, None, "ann") == 3
             assert count == 1
-            plan = await store.read(f"explain query plan {store.sql['parked_wish']}", (CHARGE, "orders", "k1", "", 0.0))
+            plan = await store.read(f"explain query plan {store.sql['operation_wish']}", (1, 0, 3, CHARGE, "", 0.0))
             assert all(
                 part in str(plan) for part in ("topic=?", "lane=?")
             )  # not a look at all that is parked, for each
             asked = [each.wish for each in await operate.parked(running, CHARGE)]
             assert asked == ["redrive"] * 3
-            assert len(await store.read("select * from evenflow_audit where what = 'parked redrive'")) == 3
+            ((detail,),) = await store.read("select detail from evenflow_audit where what = 'parked redrive'")
+            assert detail == "operation 1: 3 dead letters"
 
     asyncio.run(main())
 
@@ -172,7 +177,7 @@ def test_a_list_that_is_cut_says_so_in_json_too(ran: Shop) -> None:
         later = ("--after", "86400", "--service", "billing")
         assert ran.evenflow("publish", "shop:app", "order.placed", order(name), *later).code == 0
     done = ran.evenflow("schedules", "list", "shop:app", "--limit", "1", "--json")
-    assert len(json.loads(done.out)) == 1 and done.err == "these are the next 1 of 2; --limit N shows more\n"
+    assert len(json.loads(done.out)["events"]) == 1 and done.err == "these are the next 1 of 2; --limit N shows more\n"
 
 
 def test_what_was_asked_for_already_is_told(ran: Shop) -> None:

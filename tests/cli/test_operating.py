@@ -24,12 +24,16 @@ CHARGE = "billing.charge"
 @pytest.fixture
 def ran(shop: Shop) -> Shop:
     """A shop that has a dead letter, something behind it, and something scheduled."""
-    assert shop.run("run", "shop:app", "--until-idle").code == 0
-    for data in (GOOD, BAD, BAD):
-        assert shop.evenflow("publish", "shop:app", "order.placed", data).code == 0
-    after = ("--after", "86400", "--service", "billing")
-    assert shop.evenflow("publish", "shop:app", "payment.taken", GOOD, *after).code == 0
-    assert shop.run("run", "shop:app", "--until-idle").code == 0
+
+    def letters() -> None:
+        assert shop.run("run", "shop:app", "--until-idle").code == 0
+        for data in (GOOD, BAD, BAD):
+            assert shop.evenflow("publish", "shop:app", "order.placed", data).code == 0
+        after = ("--after", "86400", "--service", "billing")
+        assert shop.evenflow("publish", "shop:app", "payment.taken", GOOD, *after).code == 0
+        assert shop.run("run", "shop:app", "--until-idle").code == 0
+
+    shop.prepare(letters)
     return shop
 
 
@@ -80,7 +84,9 @@ def test_schedules_are_listed_and_cancelled(ran: Shop) -> None:
     assert re.search(r"the outbox of billing keeps 1 event for later, the next due in (1.0 d|24.0 h)", listed)
     line = ran.evenflow("schedules", "list", "shop:app").out.splitlines()[1]
     assert re.search(r"^20\d\d-\d\d-\d\d \d\d:\d\d:\d\dZ  in (1.0 d|24.0 h)  billing  payment.taken +1  -$", line), line
-    (found,) = document(ran, "schedules", "list", "shop:app", "--service", "billing")
+    whole = document(ran, "schedules", "list", "shop:app", "--service", "billing")
+    (found,) = whole["events"]
+    assert whole["schedules"] == []
     assert (found["type"], found["key"], found["name"]) == ("payment.taken", "1", None)
     assert (
         ran.evenflow("schedules", "list", "shop:app", "--service", "orders").err == "nothing is scheduled for later\n"
@@ -161,7 +167,8 @@ def test_migrations_are_planned_shown_as_sql_and_applied(shop: Shop) -> None:
     done = shop.evenflow("migrate", "plan", "shop:app")
     assert done.code == 1 and "sql/0001_placed.sql is " in done.out
     (plan,) = document(shop, "migrate", "plan", "shop:app", "--service", "orders")
-    assert [each["state"] for each in plan["migrations"]] == ["applied", "applied", "changed"]
+    *ours, placed = [each["state"] for each in plan["migrations"]]
+    assert (set(ours), placed) == ({"applied"}, "changed")
     assert "did you mean migrate apply?" in shop.evenflow("migrate", "aply").err
     assert "was changed after it was applied" in shop.evenflow("doctor", "shop:app").out
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from evenflow.cli import blocked
 from .conftest import Shop, wait_for
 
 EVENTS = 60
@@ -135,3 +139,24 @@ def test_one_service_alone(shop: Shop) -> None:
     assert ran.code == 0
     assert "no group is handled here" in ran.err
     assert not (shop.folder / ".evenflow" / "billing.db").exists()
+
+
+def test_who_blocks_the_event_loop_is_told_while_it_stands_still(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(blocked, "LOOK", 0.01)
+    monkeypatch.setattr(blocked, "PATIENCE", 0.05)
+
+    async def handler() -> None:
+        wait_for(lambda: "stood still" in caplog.text)
+
+    async def test() -> None:
+        with blocked.told():
+            await asyncio.sleep(0.02)
+            await handler()
+
+    asyncio.run(test())
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert "test_run.py" in told
+    assert "in handler" in told
+    assert "make it a plain def" in told

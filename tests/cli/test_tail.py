@@ -66,10 +66,15 @@ def test_fields_are_looked_into_in_every_form_and_bytes_are_no_error() -> None:
 @pytest.fixture
 def full(shop: Shop) -> Shop:
     """A shop with three orders, handled; and the position of its groups."""
-    assert shop.run("run", "shop:app", "--until-idle").code == 0
-    for number, total in enumerate(("5", "50.5", "500"), 1):
-        done = shop.evenflow("publish", "shop:app", "order.placed", f'{{"order_id": "{number}", "total": "{total}"}}')
-        assert done.code == 0, done.err
+
+    def orders() -> None:
+        assert shop.run("run", "shop:app", "--until-idle").code == 0
+        for number, total in enumerate(("5", "50.5", "500"), 1):
+            data = f'{{"order_id": "{number}", "total": "{total}"}}'
+            done = shop.evenflow("publish", "shop:app", "order.placed", data)
+            assert done.code == 0, done.err
+
+    shop.prepare(orders)
     return shop
 
 

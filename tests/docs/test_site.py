@@ -120,12 +120,15 @@ def test_no_table_is_left_out(site: Path) -> None:
     names = re.findall(r"^create table (\w+)", sql, re.MULTILINE)
     assert len(names) > 10
     assert [name for name in names if text.count(f'id="{name.replace("_", "-")}"') != 1] == []
-    assert "alter table" not in sql, "columns that are added later are to be shown too"
+    assert len(re.findall("^alter table", sql, re.MULTILINE)) == len(tables.ADDED.findall(sql)), "a column is not shown"
+    assert not re.search(r"drop table|drop column|^alter table \w+ rename", sql, re.MULTILINE), "what is gone is shown"
 
 
 def test_the_columns_of_a_table_are_read() -> None:
     text = (
         "-- About it.\ncreate table t (\n    a text not null,\n    b real,   -- when\n    primary key (a)\n) strict\n"
     )
+    text += "-- More.\nalter table t add column c blob;  -- since when\n"
     (table,) = tables.tables(text)
-    assert table == tables.Table("t", "About it.", (("a", "text not null", ""), ("b", "real", "when")), "a")
+    columns = (("a", "text not null", ""), ("b", "real", "when"), ("c", "blob", "since when"))
+    assert table == tables.Table("t", "About it.", columns, "a")

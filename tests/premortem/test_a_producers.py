@@ -368,7 +368,8 @@ def test_05_while_the_engine_is_down_the_outbox_is_bounded_and_what_fills_it_pau
 
 def due_rows_stay(patch: Patch) -> None:
     async def queue(self: Outbox, owned: Any) -> int:
-        self.store.sql = {**self.store.sql, "due_remove": "update evenflow_due set due = due where id = $1"}
+        stays = "select due, id, topic, envelope from evenflow_due where due <= $1 order by due, id limit $2"
+        self.store.sql = {**self.store.sql, "due_take": stays}
         return await real(self, owned)
 
     real = Outbox._queue_due

@@ -383,6 +383,40 @@ def test_10_a_process_that_began_and_claimed_between_two_looks_is_not_robbed() -
     case(test)
 
 
+def nothing_is_let_go(patch: Patch) -> None:
+    async def keep(*_: Any) -> None:
+        """What was dropped is this process's in the store, and nobody else may take it."""
+
+    patch.setattr(ServiceRuntime, "_let_go", keep)
+
+
+@fails_without(nothing_is_let_go)
+def test_10_what_a_process_has_dropped_and_is_above_its_share_is_free_for_others() -> None:
+    async def test(path: Path) -> None:
+        first, second = shop(Wide), shop(Wide)
+        async with opened(first, path) as one:
+            runtime, (loop,) = one.runtimes["shop"], one.loops()
+            await eventually(lambda: len(loop.owned) == 4)
+            look = runtime._look
+            runtime._look = _nothing  # type: ignore[method-assign]  # between two looks it drops all, and another begins
+            async with opened(second, path) as other:
+                for partition in list(loop.owned):
+                    loop.forget(partition)
+                await eventually(lambda: len(other.runtimes["shop"].live) == 2)
+                runtime._look = look  # type: ignore[method-assign]
+                await eventually(lambda: len(loop.owned) == len(other.loops()[0].owned) == 2)
+                await first.publish(*[Wide(key=f"k{number}") for number in range(16)])
+                await eventually(lambda: _handled(one, 16))
+
+    async def _nothing() -> None:
+        """It beats, and does not look."""
+
+    async def _handled(running: Any, count: int) -> bool:
+        return len(await effects(running)) == count
+
+    case(test)
+
+
 # -- 12 ---------------------------------------------------------------------------------------------------------------
 
 

@@ -259,8 +259,8 @@ def test_waiters_that_gave_up_are_forgotten_though_the_signal_is_never_set() -> 
 # -- compaction ---------------------------------------------------------------------------------------------------------
 
 
-def numbered(key: str, number: int, producer: str = "s") -> Envelope:
-    return Envelope(f"{producer}{number}", "shop", "t", 1, key, 1, float(number), b"{}", producer, number)
+def numbered(key: str, number: int, producer: str = "s", at: float = 0.0) -> Envelope:
+    return Envelope(f"{producer}{number}", "shop", "t", 1, key, 1, at or float(number), b"{}", producer, number)
 
 
 @pytest.mark.parametrize("engine", [SqliteEngine, MemoryEngine])
@@ -274,7 +274,7 @@ def test_a_repeat_that_comes_behind_a_newer_event_does_not_replace_it(engine: An
             log = await made.declare(LATEST)
             await made.append("latest", [numbered("a", 1), numbered("b", 2)])
             await made.append("latest", [numbered("a", 3)])
-            await made.append("latest", [numbered("a", 1), numbered("b", 2), numbered("b", 1, "other")])
+            await made.append("latest", [numbered("a", 1), numbered("b", 2), numbered("b", 1, "other", 9.0)])
             await made.maintain()
             left = [(each.key, each.number, each.producer) for each in await in_partition(made, log.partitions(1)[0])]
             assert left == [("a", 3, "s"), ("a", 1, "s"), ("b", 1, "other")]

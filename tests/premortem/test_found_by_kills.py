@@ -412,6 +412,7 @@ def test_no_error_ends_a_relay() -> None:
                 tx.publish(Order(key="k", number=1))
             await drained(running)
             assert await effects(running) == [("k", 1)]
+            assert running.runtimes["shop"].kept.revived == 0, "it has gone on by itself"
 
     case(test)
 

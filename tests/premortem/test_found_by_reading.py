@@ -287,12 +287,14 @@ def test_an_attempt_is_counted_while_no_position_is_being_written() -> None:
             loop = loop_of(world, "shop.call")
             forewarn, locked = loop.parking.forewarn, []
 
-            async def seen(*args: Any) -> None:
+            async def seen(*args: Any) -> Any:
                 locked.append(loop._writing.locked())
-                await forewarn(*args)
+                return await forewarn(*args)
 
             loop.parking.forewarn = seen
             await world.publish(*placed("a"))
+            for owned in loop.owned.values():
+                owned.claims = parking.SUSPECT
             await world.advance(3.0)
             assert locked
             assert all(locked)

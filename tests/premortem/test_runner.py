@@ -17,7 +17,7 @@ from evenflow.calling import Calling
 from evenflow.chunk import ChunkLoop
 from evenflow.passes import Pass
 from evenflow.errors import DecodeError, StatementFailed
-from evenflow.policy import DeadLetter, Retry, after_failure
+from evenflow.policy import DeadLetter, Decision, Retry, after_failure
 from evenflow.registry import Registry
 from evenflow.running import Running
 from evenflow.stores import sqlite_text
@@ -314,7 +314,7 @@ def starts_until_it_ends(program: Path, folder: Path, limit: int, *words: str) -
 
 def endless(program: Path) -> Path:
     """The same, which goes on until the event is a dead letter."""
-    text = CHILD.replace('Service("shop")', 'Service("shop", policy=Policy(attempts=3, first_delay=0.01))')
+    text = CHILD.replace('Service("shop")', 'Service("shop", policy=Policy(attempts=3, first_delay=0.01, timeout=2.0))')
     text = text.replace(
         "        store = running.stores",
         """        dead = "select 1 from evenflow_parked where head = 1 and due is null"
@@ -334,7 +334,7 @@ def test_16_an_event_that_kills_its_process_at_every_retry_becomes_a_dead_letter
         text = program.read_text().replace(
             "class Placed",
             """
-async def never(self, owned, lane, guard): return None
+async def never(self, owned, lane, guard): return True
 evenflow.parking.Parking.forewarn = never
 class Placed""",
         )
@@ -427,8 +427,8 @@ def test_17_a_type_that_the_group_did_not_ask_for_is_passed_over_and_counted() -
 
 
 def a_newer_version_is_a_dead_letter(patch: Patch) -> None:
-    def decide(error: BaseException, attempt: int, policy: Policy) -> Retry | DeadLetter:
-        return DeadLetter() if isinstance(error, DecodeError) else after_failure(error, attempt, policy)
+    def decide(error: BaseException, attempt: int, policy: Policy, **more: float) -> Decision:
+        return DeadLetter() if isinstance(error, DecodeError) else after_failure(error, attempt, policy, **more)
 
     patch.setattr("evenflow.parking.after_failure", decide)
 
@@ -463,7 +463,7 @@ def test_17_a_newer_version_waits_until_this_code_is_up_to_date() -> None:
 
 
 def what_cannot_be_read_is_tried_again(patch: Patch) -> None:
-    patch.setattr("evenflow.parking.after_failure", lambda error, attempt, policy: Retry(60.0))
+    patch.setattr("evenflow.parking.after_failure", lambda error, attempt, policy, **more: Retry(60.0))
 
 
 @fails_without(what_cannot_be_read_is_tried_again)
