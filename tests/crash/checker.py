@@ -1,29 +1,38 @@
-"""Was anything lost, doubled, or out of order? Reads the files that a run has left, with nothing of Evenflow's.
+"""Was anything lost, doubled, or out of order? Knows nothing of Evenflow, and imports nothing of it.
 
-`read(folder)` makes a History; `check(history)` is a pure function of it, which is tested with made-up histories.
+`check(history)` is a function of a History, which `reading.read(folder)` makes of the files of a run and a test makes
+by hand. It goes over everything once, in order, and keeps one small number per event: two million fit well.
 """
 
 from __future__ import annotations
 
-import json
-import sqlite3
-from collections import Counter
-from contextlib import closing
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import chain
 from typing import NamedTuple
 
-TOP = ("charge", "balance", "ledger")
-"""Groups that see every order."""
-CHAIN = {"ship": "charge", "parcel": "ship"}
+from .books import ACKED, PLACED, TRIED, TX, Books, applied, key_of, line_of, number_of, parked
+from .calls import Call, Fault, check_calls
+from .runs import Run, check_by_hand, check_runs
+
+TOP = {"orders": ("charge", "balance", "ledger", "again"), "readings": ("tally",)}
+"""Groups that see every event of a topic."""
+CHAIN = {"ship": "charge", "confirm": "charge", "parcel": "ship"}
 """Groups that see what another group has published, each event of it once."""
+GROUPS = (*chain(*TOP.values()), *CHAIN)
 POISON = "d-poison"
+SOUGHT = "again"
+"""A group that a person sends back now and then: its effects are at-least-once for him."""
 
 
 class Effect(NamedTuple):
+    """`epoch`: of the wall clock, for due events. Their order is that of publishing as long as it has not jumped."""
+
     key: str
     seq: int
     uid: str
+    epoch: int = 0
 
 
 class Parked(NamedTuple):
@@ -34,32 +43,31 @@ class Parked(NamedTuple):
     place: tuple[int, int]
 
 
-class Call(NamedTuple):
-    uid: str
-    key: str
-    pid: int
-    phase: str
-    at: float
+class Asked(NamedTuple):
+    """What the operator has asked for, or was about to when it was killed: discard, redrive, seek, run.
 
+    "ran": a run of a schedule that was asked for, and promised. The schedule's name stands for the group.
+    """
 
-class Fault(NamedTuple):
     what: str
-    pid: int
-    at: float
+    group: str
+    uid: str
 
 
 @dataclass
 class History:
     """Everything that is known of a run. `placed`: what transactions have committed, in order. `left`: in words."""
 
-    tried: dict[str, str] = field(default_factory=dict)
-    acked: list[str] = field(default_factory=list)
-    placed: list[str] = field(default_factory=list)
-    effects: dict[str, list[Effect]] = field(default_factory=dict)
+    tried: Iterable[tuple[str, list[str]]] = field(default_factory=list)
+    acked: Iterable[list[str]] = field(default_factory=list)
+    placed: Iterable[str] = field(default_factory=list)
+    effects: Mapping[str, Iterable[Effect]] = field(default_factory=dict)
     counters: dict[tuple[str, str], int] = field(default_factory=dict)
     parked: list[Parked] = field(default_factory=list)
+    asked: list[Asked] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
 
 
@@ -68,225 +76,182 @@ class Anomaly(NamedTuple):
     what: str
 
 
-def line_of(uid: str) -> tuple[str, str]:
-    """What is in order together: numbers rise in each such line."""
-    key, incarnation, _ = uid.rsplit("/", 2)
-    return (key, incarnation if key.startswith("m") else "")
+class Verdict(NamedTuple):
+    """Every anomaly, of all kinds (lost, doubled, phantom, order, count, parked, left), and how many events it judged.
+
+    `events`: those that loaders were told to be published, those of transactions that are there, and those that
+    handlers and schedules have published.
+    """
+
+    anomalies: list[Anomaly]
+    events: int
+
+    def summary(self, faults: Iterable[Fault]) -> str:
+        """One line for a person."""
+        kinds = Counter(anomaly.kind for anomaly in self.anomalies)
+        kills = sum(1 for fault in faults if fault.what in ("kill", "freeze"))
+        others = "".join(f", {kinds[kind]} {kind}" for kind in ("phantom", "count", "parked", "left") if kinds[kind])
+        return (
+            f"crash: {kills} kills, {self.events} events, {kinds['lost']} lost, {kinds['doubled']} doubled, "
+            f"{kinds['order']} out of order{others}"
+        )
 
 
-def number_of(uid: str) -> int:
-    return int(uid.rsplit("/", 1)[1])
-
-
-# -- the checks -------------------------------------------------------------------------------------------------------
-
-
-def check(history: History) -> list[Anomaly]:
-    """Every anomaly, of all kinds: lost, doubled, phantom, order, count, parked, call, left."""
+def check(history: History) -> Verdict:
+    """Judge all of it."""
+    books = Books()
     found = [Anomaly("left", text) for text in history.left]
-    found += _unacknowledged(history)
-    applied = {group: [effect.uid for effect in rows] for group, rows in history.effects.items()}
-    parked = {group: {row.uid for row in history.parked if row.group == group} for group in (*TOP, *CHAIN, "notify")}
-    orders = set(history.acked) | set(history.placed)
-    for group in TOP:  # an order that nobody acknowledged may be there; then it is there for every group
-        orders |= set(applied.get(group, ())) | parked[group]
-    for group in TOP:
-        found += _once(group, applied.get(group, []), orders, parked[group])
-    for group, source in CHAIN.items():
-        found += _once(group, applied.get(group, []), set(applied.get(source, ())), parked[group])
-    for group, rows in history.effects.items():
-        found += _order(group, [row.uid for row in rows]) + _counts(group, rows, history.counters)
-    found += [Anomaly("phantom", f"cancelled, but came: {uid}") for uid in applied.get("cancelled", ())]
-    found += _parking(history) + _waiting(history, set(applied.get("charge", ())))
-    return found
+    found += _enter(books, history)
+    seeks = sum(1 for each in history.asked if each.what == "seek")
+    for group in (*GROUPS, *sorted(history.effects.keys() - set(GROUPS))):
+        found += _effects(books, group, history.effects.get(group, ()), history.counters, seeks)
+    found += _parking(books, history.parked)
+    discarded: dict[str, set[str]] = defaultdict(set)
+    for each in history.asked:
+        if each.what == "discard":
+            discarded[each.group].add(each.uid)
+    events, more = _whole(books, discarded)
+    found += more
+    done = {uid for uid in books.having(applied("charge"))} if history.calls or "charge" in history.effects else set()
+    found += [Anomaly(*each) for each in check_calls(history.calls, history.faults, done)]
+    found += [Anomaly(*each) for each in check_runs(history.runs, _set_back(history.faults))]
+    asked = {what: Counter(each.group for each in history.asked if each.what == what) for what in ("run", "ran")}
+    found += [Anomaly(*each) for each in check_by_hand(history.runs, asked["run"], asked["ran"])]
+    return Verdict(found, events + len(history.runs))
 
 
-def _unacknowledged(history: History) -> list[Anomaly]:
-    placed = Counter(history.placed)
-    found = [Anomaly("doubled", f"the business row of {uid} is there {n} times") for uid, n in placed.items() if n > 1]
-    for group in TOP:
-        for effect in history.effects.get(group, ()):
-            if effect.uid not in history.tried:
-                found.append(Anomaly("phantom", f"{group}: nobody has tried to publish {effect.uid}"))
-            elif history.tried[effect.uid] == "tx" and effect.uid not in placed:
-                found.append(Anomaly("phantom", f"{group}: the transaction of {effect.uid} was not committed"))
-    lost = [uid for uid in history.acked if history.tried.get(uid) == "tx" and uid not in placed]
-    return found + [Anomaly("lost", f"{uid} was acknowledged, and its transaction is not there") for uid in lost]
+def _set_back(faults: Iterable[Fault]) -> set[int]:
+    """Which jumps of the wall clock, counted from 1, went back."""
+    jumps = [fault.what for fault in sorted(faults, key=lambda fault: fault.at) if fault.what in ("jump", "back")]
+    return {place for place, what in enumerate(jumps, 1) if what == "back"}
 
 
-def _once(group: str, applied: list[str], wanted: set[str], parked: set[str]) -> list[Anomaly]:
-    counts = Counter(applied)
-    found = [Anomaly("lost", f"{group}: {uid} is not applied") for uid in sorted(wanted - counts.keys() - parked)]
-    found += [Anomaly("doubled", f"{group}: {uid} is applied {n} times") for uid, n in counts.items() if n > 1]
-    found += [Anomaly("phantom", f"{group}: {uid} has no cause") for uid in sorted(counts.keys() - wanted)]
-    return found + [
-        Anomaly("doubled", f"{group}: {uid} is applied and parked") for uid in sorted(parked & counts.keys())
-    ]
+def _enter(books: Books, history: History) -> Iterator[Anomaly]:
+    for via, uids in history.tried:
+        for uid in uids:
+            books.mark(uid, TRIED | (TX if via == "tx" else 0))
+    for uids in history.acked:
+        for uid in uids:
+            books.mark(uid, ACKED)
+    for uid in history.placed:
+        if books.mark(uid, PLACED) & PLACED:
+            yield Anomaly("doubled", f"the business row of {uid} is there more than once")
 
 
-def _order(group: str, uids: list[str]) -> list[Anomaly]:
-    last: dict[tuple[str, str], int] = {}
-    found = []
-    for uid in uids:
-        line, number = line_of(uid), number_of(uid)
-        if number < last.get(line, 0):
-            found.append(Anomaly("order", f"{group}: {uid} after number {last[line]}"))
-        last[line] = max(number, last.get(line, 0))
-    return found
-
-
-def _counts(group: str, rows: list[Effect], counters: dict[tuple[str, str], int]) -> list[Anomaly]:
-    """Per key the sequence numbers are 1, 2, 3, … and the counter says how many there are."""
+def _effects(
+    books: Books, group: str, rows: Iterable[Effect], counters: Mapping[tuple[str, str], int], seeks: int
+) -> Iterator[Anomaly]:
+    """In order, each once; per key the sequence numbers are 1, 2, 3, … and the counter says how many there are."""
+    bit = applied(group) if group in GROUPS else 0
+    may_repeat = seeks if group == SOUGHT else 0
+    last: dict[str, int] = {}
     seen: Counter[str] = Counter()
-    found = []
-    for row in rows:
-        seen[row.key] += 1
-        if row.seq != seen[row.key]:
-            found.append(Anomaly("count", f"{group}: effect {seen[row.key]} of {row.key} has number {row.seq}"))
+    back: Counter[str] = Counter()
+    for key, seq, uid, epoch in rows:
+        seen[key] += 1
+        if seq != seen[key]:
+            yield Anomaly("count", f"{group}: effect {seen[key]} of {key} has number {seq}")
+        line, number = f"{line_of(uid)} {epoch}", number_of(uid)
+        if number < last.get(line, 0) or (number == last.get(line) and may_repeat):
+            back[line] += 1
+            if back[line] > may_repeat:
+                yield Anomaly("order", f"{group}: {uid} after number {last[line]}")
+        last[line] = number if may_repeat else max(number, last.get(line, 0))
+        if not bit:
+            yield Anomaly("phantom", f"{group}: {uid} came")
+        elif books.mark(uid, bit) & bit and not may_repeat:
+            yield Anomaly("doubled", f"{group}: {uid} is applied more than once")
     for key, n in seen.items():
         if counters.get((group, key), 0) != n:
-            found.append(
-                Anomaly("count", f"{group}: {key} has {n} effects, its counter says {counters.get((group, key))}")
-            )
-    return found
+            yield Anomaly("count", f"{group}: {key} has {n} effects, its counter says {counters.get((group, key))}")
 
 
-def _parking(history: History) -> list[Anomaly]:
+def _parking(books: Books, rows: Iterable[Parked]) -> Iterator[Anomaly]:
     """Only the poisoned key is parked, in the ledger alone: its dead letter first, and everything after it behind."""
-    found = [
-        Anomaly("parked", f"{row.group}: {row.uid} is still parked")
-        for row in history.parked
-        if row.group != "ledger" or not row.uid.startswith(POISON + "/")
-    ]
-    rows = sorted((row for row in history.parked if row.group == "ledger"), key=lambda row: row.place)
-    if rows and not (rows[0].head and rows[0].due is None and number_of(rows[0].uid) % 10_000_000 == 5):
-        found.append(Anomaly("parked", f"ledger: {rows[0].uid} heads its key, and is not the dead letter"))
-    found += [Anomaly("parked", f"ledger: {row.uid} is a second head") for row in rows[1:] if row.head]
-    passed = [number_of(e.uid) for e in history.effects.get("ledger", ()) if e.key == POISON]
-    found += _order("ledger, parked", [row.uid for row in rows])
-    if rows and passed and max(passed) > number_of(rows[0].uid):
-        found.append(Anomaly("order", f"ledger: {max(passed)} of {POISON} went past its dead letter"))
-    return found
-
-
-def _waiting(history: History, wanted: set[str]) -> list[Anomaly]:
-    """Calls outside of any transaction: all made, in order, side by side for no key, repeated across faults only."""
-    found = []
-    starts: dict[str, list[Call]] = {}
-    ended: dict[str, Call] = {}
-    end_of = _ends(history.calls)
-    for call in history.calls:
-        if call.phase == "start":
-            starts.setdefault(call.uid, []).append(call)
-        elif call.phase == "end":
-            ended.setdefault(call.uid, call)
-    found += [Anomaly("lost", f"notify: {uid} was not called to its end") for uid in sorted(wanted - ended.keys())]
-    found += [Anomaly("phantom", f"notify: {uid} has no cause") for uid in sorted(starts.keys() - wanted)]
-    found += _order("notify", [call.uid for call in sorted(ended.values(), key=lambda call: call.at)])
-    failed = {call.uid for call in history.calls if call.phase == "failed"}
-    for uid, calls in starts.items():
-        for first, again in zip(calls, calls[1:], strict=False):
-            if uid not in failed and not _fault(history, first.at, again.at):
-                found.append(Anomaly("doubled", f"notify: {uid} was called again with no fault between"))
-    by_key: dict[str, Call] = {}
-    for call in sorted((call for calls in starts.values() for call in calls), key=lambda call: call.at):
-        before = by_key.get(call.key)
-        by_key[call.key] = call
-        if before is None:
-            continue
-        late = _fault(
-            history, call.at, call.at, call.pid
-        )  # frozen until now, it does not know yet that it lost its place
-        if end_of.get(before, float("inf")) > call.at and not (late or _fault(history, before.at, call.at, before.pid)):
-            found.append(Anomaly("order", f"notify: {call.uid} began while {before.uid} was running"))
-    return found
-
-
-def _ends(calls: list[Call]) -> dict[Call, float]:
-    """When each call that has come to an end did so."""
-    ends: dict[Call, float] = {}
-    running: dict[tuple[str, int], Call] = {}
-    for call in calls:
-        if call.phase == "start":
-            running[call.uid, call.pid] = call
+    mine: list[Parked] = []
+    for row in rows:
+        poisoned = row.group == "ledger" and key_of(row.uid) == POISON
+        if row.group in GROUPS:
+            books.mark(row.uid, parked(row.group))
+        if poisoned:
+            mine.append(row)
         else:
-            ends[running.pop((call.uid, call.pid))] = call.at
-    return ends
+            yield Anomaly("parked", f"{row.group}: {row.uid} is still parked")
+    mine.sort(key=lambda row: row.place)
+    if mine and not (mine[0].head and mine[0].due is None and number_of(mine[0].uid) == 5):
+        yield Anomaly("parked", f"ledger: {mine[0].uid} heads its key, and is not the dead letter")
+    last: dict[str, int] = {}
+    for place, row in enumerate(mine):
+        if place and row.head:
+            yield Anomaly("parked", f"ledger: {row.uid} is a second head")
+        line, number = line_of(row.uid), number_of(row.uid)
+        if number < last.get(line, 0):
+            yield Anomaly("order", f"ledger, parked: {row.uid} after number {last[line]}")
+        last[line] = number
 
 
-def _fault(history: History, start: float, end: float, pid: int | None = None) -> bool:
-    """Whether a process (this one) was killed or frozen in this time. A clean stop is no fault."""
-    return any(
-        start - 1.0 <= fault.at <= end and fault.what in ("kill", "freeze", "thaw") and pid in (None, fault.pid)
-        for fault in history.faults
-    )
+def _whole(books: Books, discarded: Mapping[str, set[str]]) -> tuple[int, list[Anomaly]]:
+    """What each event should have come to, event by event; and how many events there were."""
+    found: list[Anomaly] = []
+    events = 0
+    usual = {topic: _usual(topic) for topic in TOP}
+    poisoned_from: dict[str, int] = {}
+    for uid, state in books.all():
+        topic = "readings" if uid.startswith("r") else "orders"
+        groups = TOP[topic]
+        wanted = state & (ACKED | PLACED) or any(state & (applied(g) | parked(g)) for g in groups)
+        if not wanted:
+            found += _caused(uid, state, discarded, wanted=False)
+            continue
+        events += 1 + sum(1 for group in ("charge", "ship") if state & applied(group))
+        if state & ~(TX | PLACED | ACKED) == usual[topic] and bool(state & TX) == bool(state & PLACED):
+            continue
+        found += _accepted(uid, state)
+        for group in groups:
+            found += _once(group, uid, state, gone=uid in discarded[group])
+        if topic == "orders":
+            found += _caused(uid, state, discarded, wanted=True)
+        if key_of(uid) == POISON and state & parked("ledger") and number_of(uid) == 5:
+            poisoned_from.setdefault(line_of(uid), 5)
+    found += _past_poison(books, poisoned_from)
+    return events, found
 
 
-# -- reading ----------------------------------------------------------------------------------------------------------
+def _usual(topic: str) -> int:
+    """What an event has when all is well with it."""
+    groups = (*TOP[topic], *(CHAIN if topic == "orders" else ()))
+    return TRIED | sum(applied(group) for group in groups)
 
 
-def read(folder: Path) -> History:
-    """What a run has left in its folder. All its processes have ended."""
-    history = History()
-    for line in _lines(folder / "tried.jsonl"):
-        history.tried[line["uid"]] = line["via"]
-    history.acked = [uid for line in _lines(folder / "acked.jsonl") for uid in line]
-    history.calls = [Call(**line) for line in _lines(folder / "calls.jsonl")]
-    history.faults = [Fault(line["what"], line["pid"], line["at"]) for line in _lines(folder / "faults.jsonl")]
-    history.placed = [uid for (uid,) in _rows(folder / "orders.db", "select uid from placed order by id")]
-    for service in ("orders", "billing", "shipping"):
-        _read_store(history, folder / f"{service}.db", folder / "log.db")
-    return history
+def _accepted(uid: str, state: int) -> Iterator[Anomaly]:
+    if not state & TRIED:
+        yield Anomaly("phantom", f"nobody has tried to publish {uid}")
+    elif state & TX and not state & PLACED:
+        if state & ACKED:
+            yield Anomaly("lost", f"{uid} was acknowledged, and its transaction is not there")
+        else:
+            yield Anomaly("phantom", f"the transaction of {uid} was not committed")
 
 
-def _read_store(history: History, path: Path, log: Path) -> None:
-    for group, *effect in _rows(path, "select grp, key, seq, uid from effects order by id"):
-        history.effects.setdefault(group, []).append(Effect(*effect))
-    for group, key, n in _rows(path, "select grp, key, n from counters"):
-        history.counters[group, key] = n
-    sql = 'select group_name, envelope, head, due, generation, "offset" from evenflow_parked'
-    for name, envelope, head, due, generation, offset in _rows(path, sql):
-        group = name.partition(".")[2]
-        history.parked.append(Parked(group, _uid_in(envelope), bool(head), due, (generation, offset)))
-    for table in ("evenflow_outbox", "evenflow_due"):
-        ((count,),) = _rows(path, f"select count(*) from {table}")
-        if count:
-            history.left.append(f"{path.name}: {count} rows in {table}")
-    stopped = _rows(path, "select group_name, reason from evenflow_group where state != 'running'")
-    history.left += [f"{group} is stopped: {reason}" for group, reason in stopped]
-    ends = {
-        (t, g, n): end for t, g, n, end in _rows(log, "select topic, generation, number, next from evenflow_partitions")
-    }
-    sql = 'select group_name, topic, generation, partition, next from evenflow_position where topic != ""'
-    for group, topic, generation, number, at in _rows(path, sql.replace('""', "''")):
-        if ends[topic, generation, number] != at:
-            history.left.append(f"{group}: {ends[topic, generation, number] - at} events of {topic}/{number} unread")
+def _once(group: str, uid: str, state: int, *, gone: bool) -> Iterator[Anomaly]:
+    """Applied, parked, or given up: one of them."""
+    is_applied, is_parked = state & applied(group), state & parked(group)
+    if not (is_applied or is_parked or gone):
+        yield Anomaly("lost", f"{group}: {uid} is not applied")
+    if is_applied and is_parked:
+        yield Anomaly("doubled", f"{group}: {uid} is applied and parked")
 
 
-def _uid_in(envelope: bytes) -> str:
-    """The uid in the JSON of a packed event: a checker needs no decoder of ours for that."""
-    start = envelope.index(b'"uid":"') + 7
-    return envelope[start : envelope.index(b'"', start)].decode()
+def _caused(uid: str, state: int, discarded: Mapping[str, set[str]], *, wanted: bool) -> Iterator[Anomaly]:
+    """Groups down the chain: each has what its source has published, and nothing else."""
+    for group, source in CHAIN.items():
+        if wanted and state & applied(source):
+            yield from _once(group, uid, state, gone=uid in discarded[group])
+        elif state & (applied(group) | parked(group)):
+            yield Anomaly("phantom", f"{group}: {uid} has no cause")
 
 
-def _rows(path: Path, sql: str) -> list[tuple]:
-    with closing(sqlite3.connect(path)) as connection:
-        return connection.execute(sql).fetchall()
-
-
-def _lines(path: Path) -> list:
-    """The facts of a file; a last line without its end was being written at a kill."""
-    text = path.read_text() if path.exists() else ""
-    return [json.loads(line) for line in text.split("\n")[:-1]]
-
-
-def summary(history: History, anomalies: list[Anomaly]) -> str:
-    """One line for a person."""
-    kinds = Counter(anomaly.kind for anomaly in anomalies)
-    kills = sum(1 for fault in history.faults if fault.what == "kill")
-    events = len(set(history.acked) | set(history.placed))
-    others = "".join(f", {kinds[kind]} {kind}" for kind in ("phantom", "count", "parked", "left") if kinds[kind])
-    return (
-        f"crash: {kills} kills, {events} events, {kinds['lost']} lost, {kinds['doubled']} doubled, "
-        f"{kinds['order']} out of order{others}"
-    )
+def _past_poison(books: Books, lines: Mapping[str, int]) -> Iterator[Anomaly]:
+    for uid in books.having(applied("ledger")) if lines else ():
+        if key_of(uid) == POISON and number_of(uid) > lines.get(line_of(uid), number_of(uid)):
+            yield Anomaly("order", f"ledger: {uid} went past the dead letter of its key")

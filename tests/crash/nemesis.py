@@ -1,7 +1,6 @@
-"""Kills, freezes, thaws and restarts the program at seeded random moments, and waits for it to drain at the end.
+"""Kills, freezes, thaws and restarts the program at seeded random moments, harms its machine, and lets it drain.
 
-Touches only processes that it started itself. Reads the files of the embedded engine and stores with `sqlite3`, in
-this process, which never loads Evenflow.
+Touches only processes that it has started itself, and those that these have started.
 """
 
 from __future__ import annotations
@@ -11,146 +10,202 @@ import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
-from contextlib import closing
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-PROGRAM = Path(__file__).parent / "program.py"
-LEASE = 2.0
-WORKERS = 3
-SERVICES = ("orders", "billing", "shipping")
+from .children import LEASE, Child, alive, command_of, kill_pids, thaw
+from .draining import SERVICES, amount, left
+from .harm import Disk, Lock, WallClock
+
+WAYS = ("program", "program", "command", "2")
+"""How a worker is started: by our own program, by `evenflow run`, or by that with so many `--workers`."""
+LOOSE = ("outside", "loader", "operator")
+MIX = {
+    "kill": 10, "several": 3, "everything": 1, "freeze": 8, "loader": 4, "freeze loader": 1, "operator": 1, "leave": 2,
+    "fill": 1, "hold": 2, "reload": 2, "jump": 2,
+}  # fmt: skip
+"""How often each fault comes."""
+SICK = 8.0
+"""Seconds after a full disk or a locked file in which a process may refuse to start, or take its time to end."""
 
 
-class Child:
-    """A process that was started here, in its own place (worker 0, 1, 2 or the loader)."""
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """pace: seconds between two faults, about. plant: the bug that the program is to have. disk: whether it may fill.
 
-    def __init__(self, name: str, arguments: list[str], folder: Path) -> None:
-        self.name = name
-        with (folder / f"{name}.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, str(PROGRAM), *arguments], stdout=log, stderr=log, stdin=subprocess.DEVNULL
-            )
-        self.listens = folder / f"listens-{self.process.pid}"
-        self.frozen = False
-        self.started = time.monotonic()
-        self.leaving = 0.0
+    rate: events per second, about. ways: how workers are started, each time by chance.
+    """
 
-    @property
-    def running(self) -> bool:
-        return self.process.poll() is None
-
-    def send(self, number: signal.Signals) -> None:
-        if self.running:
-            self.process.send_signal(number)
-
-    def end(self, seconds: float) -> int | None:
-        """Its exit code after SIGTERM; None when it had to be killed."""
-        if self.frozen:
-            self.send(signal.SIGCONT)
-        deadline = time.monotonic() + seconds
-        while self.running and not self.listens.exists() and time.monotonic() < deadline:
-            time.sleep(0.02)  # it has only just been started
-        self.send(signal.SIGTERM)
-        try:
-            return self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self.send(signal.SIGUSR1)  # it writes what it waits for into its log
-            time.sleep(0.5)
-            self.process.kill()
-            self.process.wait()
-            return None
+    seed: int
+    pace: float = 1.1
+    drain: float = 60.0
+    plant: str = ""
+    disk: bool = True
+    rate: int = 1500
+    workers: int = 3
+    ways: tuple[str, ...] = WAYS
+    mix: dict[str, int] | None = None
 
 
 class Nemesis:
     """One run: `run(seconds)`, then the folder holds everything that the checker wants."""
 
-    def __init__(self, folder: Path, seed: int, *, drain: float = 60.0) -> None:
+    def __init__(self, folder: Path, options: Options) -> None:
         self.folder = folder
-        self.seed = seed
-        self.random = random.Random(seed)
-        self.drain = drain
+        self.options = options
+        self.random = random.Random(options.seed)
+        self.mix = options.mix or MIX
         self.children: dict[str, Child] = {}
-        self.incarnation = 0
         self.planned: list[tuple[float, str, str]] = []
-        self.counts: dict[str, int] = {}
+        self.incarnations: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
         self.complaints: list[str] = []
+        self.drained = float("nan")
+        self.done = False
+        self.sick = 0.0
+        self.orphans: set[int] = set()
+        (folder / "mended").mkdir(parents=True)
+        self.disk = Disk(folder / "files", small=options.disk)
+        self.clock = WallClock(folder / "clock")
+        self.lock: Lock | None = None
 
     # -- what happens -----------------------------------------------------------------------------------------------
 
-    def note(self, what: str, name: str) -> None:
-        self.counts[what] = self.counts.get(what, 0) + 1
-        fact = {"what": what, "name": name, "pid": self.children[name].process.pid, "at": time.monotonic()}
+    def note(self, what: str, pid: int = 0) -> None:
+        self.counts[what] += 1
+        fact = {"what": what, "pid": pid, "at": time.monotonic()}
         with (self.folder / "faults.jsonl").open("a") as file:
             file.write(json.dumps(fact) + "\n")
 
     def start(self, name: str) -> None:
-        if name == "loader":
-            self.incarnation += 1
-            arguments = ["loader", str(self.folder), str(self.incarnation), str(self.seed)]
-        else:
-            arguments = ["worker", str(self.folder)]
-        self.children[name] = Child(name, arguments, self.folder)
-        self.note("start", name)
+        self.incarnations[name] += 1
+        environment = {
+            **os.environ, "CRASH_FOLDER": str(self.folder), "CRASH_PLANT": self.options.plant,
+            "CRASH_RATE": str(self.options.rate), "EVENFLOW_FOLDER": str(self.folder / "files"),
+            "EVENFLOW_LEASE": str(LEASE), "PYTHONUNBUFFERED": "1",
+        }  # fmt: skip
+        if name in self.children:
+            self.orphans |= self.children[name].known
+        command = command_of(
+            name, self.random.choice(self.options.ways), self.incarnations[name], self.options.seed, self.folder
+        )
+        self.children[name] = Child(name, command, self.folder, environment)
+        self.note("start", self.children[name].pid)
 
-    def kill(self, name: str) -> None:
-        child = self.children[name]
-        if child.running:
-            self.note("kill", name)
-            child.process.kill()
-            child.process.wait()
-        self.later(self.random.choice((0.0, 0.0, 0.5, 3.0)), "start", name)
+    def victims(self) -> list[tuple[Child, int]]:
+        """All processes in which handlers run, and those that supervise them."""
+        workers = [child for name, child in self.children.items() if name not in LOOSE and child.running]
+        return [(child, pid) for child in workers for pid in {*child.workers(), child.pid}]
 
-    def freeze(self, name: str) -> None:
-        child = self.children[name]
-        if child.running and not child.frozen:
-            child.frozen = True
-            self.note("freeze", name)
-            child.send(signal.SIGSTOP)
-            self.later(LEASE * self.random.choice((0.2, 1.5, 2.5)), "thaw", name)
+    def kill(self, child: Child, pid: int) -> None:
+        self.note("kill", pid)
+        child.frozen.discard(pid)
+        child.kill(pid)
+        if pid == child.pid:
+            self.later(self.random.choice((0.0, 0.0, 0.5, 3.0)), "start", child.name)
 
-    def thaw(self, name: str) -> None:
-        child = self.children[name]
-        if child.running and child.frozen:
-            child.frozen = False
-            child.send(signal.SIGCONT)
-            self.note("thaw", name)
+    def freeze(self, child: Child, pid: int) -> None:
+        if pid not in child.frozen and child.running and not (child.supervises and pid == child.pid):
+            child.frozen.add(pid)
+            self.note("freeze", pid)
+            child.send(signal.SIGSTOP, pid)
+            self.later(LEASE * self.random.choice((0.2, 1.5, 2.5)), "thaw", str(pid))
 
-    def leave(self, name: str) -> None:
+    def thaw(self, pid: int) -> None:
+        """Also of one whose supervisor is no more by now."""
+        self.note("thaw", pid)
+        thaw(pid)
+        for child in self.children.values():
+            child.frozen.discard(pid)
+
+    def leave(self, child: Child) -> None:
         """A clean stop, as of a deployment; `watch` sees to its end while faults go on."""
-        child = self.children[name]
-        if child.running and not child.frozen and not child.leaving:
-            self.note("leave", name)
-            child.leaving = time.monotonic() + 30.0
+        if child.running and not child.frozen and not child.leaving and child.ready:
+            self.note("leave", child.pid)
+            child.leaving = time.monotonic() + 40.0
             child.send(signal.SIGTERM)
 
-    def left_so(self, name: str, child: Child) -> None:
-        """How a process that was asked to end did so, and another in its place."""
-        young = child.leaving - child.started < 33.0  # it may not have listened to the signal yet
-        code = child.process.returncode
-        if code != 0 and not (young and code == -signal.SIGTERM):
-            self.complaints.append(f"{name} ended with {code} when it was asked to")
-        self.start(name)
+    def reload(self) -> None:
+        """Every supervisor replaces its workers, one after another, as with new code."""
+        for child in self.children.values():
+            if child.supervises and child.running and child.ready and not child.leaving:
+                self.note("reload", child.pid)
+                child.send(signal.SIGHUP)
 
     def later(self, seconds: float, what: str, name: str) -> None:
         self.planned.append((time.monotonic() + seconds, what, name))
 
     def strike(self) -> None:
         """One random fault."""
-        workers = [name for name in self.children if name != "loader"]
-        what = self.random.choices(("kill", "both", "freeze", "loader", "freeze loader", "leave"), (8, 2, 5, 3, 1, 2))[
-            0
-        ]
-        if what == "both":
-            for name in self.random.sample(workers, 2):
-                self.kill(name)
-        elif what == "loader":
-            self.kill("loader")
+        what = self.random.choices(list(self.mix), list(self.mix.values()))[0]
+        victims = self.victims()
+        if what in ("loader", "operator") and self.children[what].running:
+            self.kill(self.children[what], self.children[what].pid)
         elif what == "freeze loader":
-            self.freeze("loader")
-        else:
-            getattr(self, what)(self.random.choice(workers))
+            self.freeze(self.children["loader"], self.children["loader"].pid)
+        elif what == "several":
+            for victim in self.random.sample(victims, min(2, len(victims))):
+                self.kill(*victim)
+        elif what == "everything":
+            self.everything()
+        elif what in ("fill", "hold", "jump", "reload"):
+            getattr(self, what)()
+        elif what == "leave":
+            self.leave(self.random.choice([each for name, each in self.children.items() if name not in LOOSE]))
+        elif victims and what in ("kill", "freeze"):
+            getattr(self, what)(*self.random.choice(victims))
+
+    def everything(self) -> None:
+        """All workers, and who supervises them, at the same moment."""
+        for name, child in self.children.items():
+            if name not in LOOSE and child.running:
+                for pid in {*child.workers(), child.pid}:
+                    self.note("kill", pid)
+                child.frozen.clear()
+                child.kill_all()
+                self.later(self.random.choice((0.0, 0.0, 1.0)), "start", name)
+
+    # -- harm to the machine ----------------------------------------------------------------------------------------
+
+    def fill(self) -> None:
+        if self.disk.fill():
+            self.trouble("fill", self.random.choice((0.3, 1.0, 3.0)), "free")
+
+    def lock_file(self) -> Path:
+        return self.folder / "files" / f"{self.random.choice((*SERVICES, 'log'))}.db"
+
+    def hold(self) -> None:
+        """Another program holds the write lock of one of the files."""
+        with suppress(sqlite3.Error):
+            if self.lock is None:
+                self.lock = Lock(self.lock_file())
+                self.trouble("lock", self.random.choice((0.5, 2.0, 6.5)), "unlock")
+
+    def trouble(self, what: str, seconds: float, end: str) -> None:
+        self.note(what)
+        self.sick = max(self.sick, time.monotonic() + seconds + SICK)
+        self.later(seconds, end, "")
+
+    def unlock(self) -> None:
+        if self.lock is not None:
+            self.lock.release()
+            self.lock = None
+            self.note("unlocked")
+
+    def free(self) -> None:
+        self.disk.free()
+        self.note("freed")
+
+    def jump(self) -> None:
+        """The wall clock, by seconds to days, back or forth."""
+        far = self.random.choice((5.0, 60.0, 600.0, 3600.0, 86400.0, 3 * 86400.0))
+        by = self.clock.jump(self.random.choice((-1, 1)) * far * self.random.random())
+        self.note("jump" if by >= 0 else "back")
+
+    # -- looking after them -----------------------------------------------------------------------------------------
 
     def due(self) -> None:
         """Do what was planned for now."""
@@ -159,53 +214,81 @@ class Nemesis:
             self.planned.remove(plan)
             _, what, name = plan
             if what == "thaw":
-                self.thaw(name)
+                self.thaw(int(name))
+            elif what in ("free", "unlock"):
+                getattr(self, what)()
             elif not self.children[name].running:
                 self.start(name)
 
     def watch(self) -> None:
-        """Nobody ends by himself."""
+        """Nobody ends by himself, and who is asked to end does so."""
         for name, child in list(self.children.items()):
-            restarting = any(each == name and what == "start" for _, what, each in self.planned)
-            if child.leaving and not child.running and not restarting:
-                self.left_so(name, child)
-            elif child.leaving and child.running and time.monotonic() > child.leaving and not child.frozen:
-                self.complaints.append(f"{name} did not end within 30 s when it was asked to; see {name}.log")
-                child.send(signal.SIGUSR1)
-                time.sleep(0.5)
-                self.kill(name)
-            elif not child.running and not restarting:
-                self.complaints.append(f"{name} ended by itself with {child.process.returncode}; see {name}.log")
+            if any(each == name and what == "start" for _, what, each in self.planned):
+                continue
+            if child.leaving and not child.running:
+                if child.process.returncode != 0:
+                    self.complain(f"{name} ended with {child.process.returncode} when it was asked to; see {name}.log")
                 self.start(name)
+            elif child.leaving and time.monotonic() > child.leaving and not child.frozen:
+                self.complain(f"{name} did not end within 40 s when it was asked to; see {name}.log")
+                child.show()
+                child.kill_all()
+                self.start(name)
+            elif not child.running:
+                self.complain(f"{name} ended by itself with {child.process.returncode}; see {name}.log")
+                self.start(name)
+
+    def complain(self, text: str) -> None:
+        """Where the disk was full or a file locked, a process may well say so and end."""
+        if time.monotonic() > self.sick:
+            self.complaints.append(text)
+        else:
+            self.counts["gave up"] += 1
+
+    def begin(self) -> None:
+        """Start everything, and wait until it is at work: on a busy machine that takes a while."""
+        self.start("outside")
+        self.wait_for("outside")
+        for name in (*(f"worker-{number}" for number in range(self.options.workers)), "loader", "operator"):
+            self.start(name)
+        self.wait_for("calls.jsonl")
+
+    def wait_for(self, name: str) -> None:
+        """Until a file holds something; at most a minute."""
+        path, late = self.folder / name, time.monotonic() + 60.0
+        while not (path.exists() and path.stat().st_size) and time.monotonic() < late:
+            time.sleep(0.02)
 
     def run(self, seconds: float) -> None:
         """Faults for so long, then peace; raises nothing: what went wrong stands in `complaints`."""
         try:
-            for number in range(WORKERS):
-                self.start(f"worker-{number}")
-            self.start("loader")
+            self.begin()
             end = time.monotonic() + seconds
-            strike = time.monotonic() + 2.0
+            strike = time.monotonic() + min(2.0, 2 * self.options.pace)
             while time.monotonic() < end:
                 self.due()
                 self.watch()
                 if time.monotonic() >= strike:
                     self.strike()
-                    strike = time.monotonic() + 0.3 + self.random.expovariate(1.0)
+                    strike = time.monotonic() + self.options.pace * (0.25 + self.random.expovariate(1 / 0.75))
                 time.sleep(0.02)
             self.peace()
         finally:
+            self.unlock()
             for child in self.children.values():
-                if child.running:
-                    child.process.kill()
-                    child.process.wait()
+                child.kill_all()
+            kill_pids(self.orphans)
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
     def peace(self) -> None:
         """Everything runs again; the loader stops; what is left must drain in time; then all end."""
+        self.unlock()
+        self.free()
+        for _, what, pid in self.planned:
+            if what == "thaw":
+                self.thaw(int(pid))
         for name, child in list(self.children.items()):
-            self.thaw(name)
             if not child.running:
                 self.start(name)
         self.planned.clear()
@@ -213,64 +296,34 @@ class Nemesis:
         while any(child.leaving for child in self.children.values()):
             self.watch()
             time.sleep(0.05)
-        if self.children.pop("loader").end(30.0) != 0:
-            self.complaints.append("the loader did not end cleanly when it was asked to")
-        began = time.monotonic()
-        left = self.left()
-        while left and time.monotonic() < began + self.drain:
+        if self.children.pop("loader").end(40.0) != 0:
+            self.complain("the loader did not end cleanly when it was asked to; see loader.log")
+        (self.folder / "peace").touch()
+        self.clock.settle()
+        self.wait_drained()
+        for name in sorted(self.children, reverse=True):
+            if name != "outside":
+                self.note("leave", self.children[name].pid)
+                if self.children[name].end(40.0) != 0:
+                    self.complaints.append(f"{name} did not end cleanly at the end; see {name}.log")
+
+        rest = [pid for pid in self.orphans if alive(pid)]
+        if rest:
+            self.complaints.append(f"{len(rest)} workers go on without their supervisor")
+
+    def wait_drained(self) -> None:
+        """Until nothing is left. What has piled up may take its time, as long as it gets less."""
+        began = moved = time.monotonic()
+        files = self.folder / "files"
+        rest, least = left(files), amount(files)
+        while rest and time.monotonic() < moved + self.options.drain:
             time.sleep(0.2)
             self.watch()
-            left = self.left() or self.left()
-        self.drained = time.monotonic() - began
-        if left:
+            rest = left(files) or left(files)
+            if (now := amount(files)) < least:
+                least, moved = now, time.monotonic()
+        self.drained, self.done = time.monotonic() - began, not rest
+        if rest:
             for child in self.children.values():
-                child.send(signal.SIGUSR1)  # what each waits for stands in its log
-            time.sleep(1.0)
-            self.complaints.append(f"not drained {self.drain:g} s after the last fault: {left}")
-        for name, child in self.children.items():
-            self.note("leave", name)
-            if child.end(30.0) != 0:
-                self.complaints.append(f"{name} did not end cleanly at the end")
-
-    def left(self) -> str:
-        """What is left to be done, in words; empty when nothing is."""
-        found = []
-        for service in SERVICES:
-            for table in ("evenflow_outbox", "evenflow_due"):
-                ((count,),) = query(self.folder / f"{service}.db", f"select count(*) from {table}")
-                if count:
-                    found.append(f"{service}.{table} {count}")
-        for service in SERVICES:
-            for text in behind(self.folder, service):
-                found.append(text)
-            sql = "select count(*) from evenflow_parked where head = 1 and due is not null"
-            ((count,),) = query(self.folder / f"{service}.db", sql)
-            if count:
-                found.append(f"{service}: {count} parked lanes to be tried again")
-        return ", ".join(found)
-
-
-def behind(folder: Path, service: str) -> list[str]:
-    """Partitions that a group of this service has not read to their end."""
-    sql = (
-        "select group_name, topic, generation, partition, next from evenflow_position "
-        "where group_name != 'evenflow.relay'"
-    )
-    rows = query(folder / f"{service}.db", sql)
-    ends = {
-        (topic, generation, number): end
-        for topic, generation, number, end in query(
-            folder / "log.db", "select topic, generation, number, next from evenflow_partitions"
-        )
-    }
-    return [f"{group} {t}/{n} {end - at} behind" for group, t, g, n, at in rows if (end := ends[t, g, n]) != at]
-
-
-def query(path: Path, sql: str) -> list[tuple]:
-    """Rows, through a connection that cannot write."""
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10.0)) as connection:
-        return connection.execute(sql).fetchall()
-
-
-def folder_size(folder: Path) -> int:
-    return sum(os.path.getsize(each) for each in folder.iterdir() if each.is_file())
+                child.show()
+            self.complaints.append(f"nothing has got less for {self.options.drain:g} s after the last fault: {rest}")
