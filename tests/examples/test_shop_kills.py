@@ -15,7 +15,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from replay.folder import Folder, InUse
+from replay.folder import Asked, Folder, InUse
 from replay.processes import RECORD, born, end_leftovers
 
 from .conftest import LONG, Shop
@@ -25,7 +25,7 @@ PURCHASES = 400
 SLOWLY = ("--ahead", "50")
 """A hundred at a time, and then a look: so there is something left to be killed in."""
 SEED = 19970101
-SERVERS = 2
+SERVERS = 3
 
 HOLDS = (  # what grows while the shop works: at a random height of one of them it is killed
     ("orders", "orders", PURCHASES),
@@ -129,12 +129,12 @@ def test_two_replays_do_not_meet(tmp_path: Path) -> None:
     with Folder(tmp_path / "state") as folder:
         with pytest.raises(InUse, match="another replay works in"):
             Folder(tmp_path / "state").__enter__()
-        assert folder.begin(7, resume=False) == 7
+        assert folder.begin(Asked(7, faults=True), resume=False) == Asked(7, faults=True)
         (folder.path / "orders.db").write_text("of the first run")
     with Folder(tmp_path / "state") as folder:
-        assert folder.begin(8, resume=True) == 7
+        assert folder.begin(Asked(8), resume=True) == Asked(7, faults=True)
         assert (folder.path / "orders.db").exists()
-        assert folder.begin(None, resume=False) is None
-        assert folder.begin(9, resume=True) is None
+        assert folder.begin(Asked(), resume=False) == Asked()
+        assert folder.begin(Asked(9, faults=True), resume=True) == Asked()
         assert sorted(each.name for each in tmp_path.iterdir()) == ["state"]
         assert [each.name for each in folder.path.iterdir()] == ["purchases"]

@@ -10,16 +10,20 @@ from pathlib import Path
 
 import aiohttp
 import outside.provider
+import outside.supplier
 import pytest
 from aiohttp import web
 from aiosmtpd.smtp import SMTP
 from outside.mail_server import Mailbox
 from outside.provider import Ledger
 from outside.rule import verdict
+from outside.supplier import Away
 from shop.notifications import Mail, Mailer
 from shop.notifications.mailer import MailFailed
 from shop.payments import Answer, Provider
 from shop.payments.provider import ProviderFailed
+from shop.stock import Supplier
+from shop.stock.supplier import SupplierFailed
 
 DECLINED, PENDING, SLOW, TAKEN = 9, 31, 23, 1
 PATIENT, HASTY = 60.0, 0.2
@@ -106,6 +110,54 @@ def test_a_provider_that_is_away_is_told_as_such() -> None:
                 await client.charge(TAKEN, 500)
 
     asyncio.run(main())
+
+
+@asynccontextmanager
+async def a_supplier(file: Path, away: Away) -> AsyncGenerator[str]:
+    """The address of a supplier that runs in this process."""
+    ledger = outside.supplier.Ledger(str(file))
+    server = web.Server(outside.supplier.supplier(ledger, away), access_log=None)
+    listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
+    try:
+        yield "http://{}:{}".format(*listening.sockets[0].getsockname())
+    finally:
+        listening.close()
+        await server.shutdown(0.1)
+        ledger.close()
+
+
+def test_a_supplier_delivers_once_for_a_key_and_is_away_until_somebody_complains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outside.supplier, "HANGS_EACH", 3)
+    monkeypatch.setattr(outside.supplier, "HANGS", 2 * PATIENT)
+
+    async def main() -> None:
+        async with (
+            a_supplier(tmp_path / "ledger.db", Away(after=2, seconds=0.0)) as url,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENT)) as http,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=HASTY)) as hasty,
+        ):
+            client = Supplier(http, url)
+            assert [await client.order(key, 25, 3) for key in (1, 1, 2)] == ["d_1", "d_1", "d_2"]
+            for _ in range(2):
+                with pytest.raises(SupplierFailed, match=r"^answer 503: the warehouse does not answer$"):
+                    await client.order(3, 25, 1)
+            with pytest.raises(SupplierFailed, match=r"^no answer in time$"):
+                await Supplier(hasty, url).order(3, 25, 1)
+            assert await status(http, "GET", f"{url}/health") == 503
+            assert await status(http, "POST", f"{url}/complaints") == 202
+            assert await client.order(3, 25, 1) == "d_3"
+            assert await status(http, "GET", f"{url}/health") == 200
+
+    asyncio.run(main())
+    rows = kept(tmp_path / "ledger.db", "select key, title, cds, calls from orders order by key")
+    assert rows == [("1", 25, 3, 2), ("2", 25, 3, 1), ("3", 25, 1, 1)]
+
+
+async def status(http: aiohttp.ClientSession, method: str, url: str) -> int:
+    async with http.request(method, url) as answer:
+        return answer.status
 
 
 @asynccontextmanager

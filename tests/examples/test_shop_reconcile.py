@@ -107,6 +107,17 @@ PLANTED = {
         "update reservations set state = 'held' where state = 'released'",
         ("wrong", "stock.reservations", "holds"),
     ),
+    "what was ordered again is lost": (
+        "stock",
+        "delete from restocks where seq = (select max(seq) from restocks)",
+        ("lost", "stock.restocks", ""),
+    ),
+    "something was ordered again twice": (
+        "stock",
+        "insert into restocks (order_id, title, cds, delivery) "
+        "select order_id, title, cds, delivery from restocks order by seq desc limit 1",
+        ("doubled", "stock.restocks", "is there 2 times"),
+    ),
     "a charge is lost": ("payments", "delete from charges where order_id = 9", ("lost", "payments.charges", "9")),
     "a charge is there twice": (
         "payments",
@@ -150,6 +161,16 @@ PLANTED = {
         "update revenue_by_month set cents = cents - 1",
         ("wrong", "analytics.revenue_by_month", "1997-01 has"),
     ),
+    "a day had two bulletins": (
+        "analytics",
+        "insert into bulletins (seq, due, orders, cents) values (-2, 1, 0, 0), (-1, 1, 0, 0)",
+        ("doubled", "analytics.bulletins", "1 is there 2 times"),
+    ),
+    "a bulletin tells less than the one before": (
+        "analytics",
+        "insert into bulletins (seq, due, orders, cents) values (1001, 1, 0, 999999999), (1002, 2, 0, 5)",
+        ("out of order", "analytics.bulletins", "came after"),
+    ),
     "the provider knows nothing of it": (
         "provider",
         "delete from charges where key = '9'",
@@ -164,6 +185,16 @@ PLANTED = {
         "provider",
         "insert into charges values ('1501', 100, 'taken', 'x', 1)",
         ("wrong", "provider.charges", "1501 was not to be there"),
+    ),
+    "the supplier knows nothing of it": (
+        "supplier",
+        "delete from orders where key = (select min(key) from orders)",
+        ("lost", "supplier.orders", ""),
+    ),
+    "the supplier sent another number": (
+        "supplier",
+        "update orders set cds = cds + 1 where key = (select min(key) from orders)",
+        ("wrong", "supplier.orders", "holds"),
     ),
     "a mail never came": (
         "mails",
@@ -210,6 +241,14 @@ def test_what_came_out_of_order_is_found(handled: tuple[Shop, list[str]], tmp_pa
     )
     found = spoil(folder, SWAPPED[table][0], sql)
     assert [(each.kind, each.where) for each in found] == [("out of order", f"{SWAPPED[table][0]}.{table}")]
+
+
+def test_what_was_ordered_again_out_of_order_is_found(handled: tuple[Shop, list[str]], tmp_path: Path) -> None:
+    folder = handled[0].copy(tmp_path)
+    swap = (
+        "update restocks set seq = -seq where title = (select title from restocks group by title having count(*) > 1)"
+    )
+    assert {(each.kind, each.where) for each in spoil(folder, "stock", swap)} == {("out of order", "stock.restocks")}
 
 
 def two_of_one_customer(folder: Path) -> list[int]:

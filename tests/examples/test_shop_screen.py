@@ -30,9 +30,12 @@ def test_on_a_terminal_there_is_a_line_for_each_group(width: int) -> None:
     screen = screen_for(console)
     assert isinstance(screen, LiveTable)
     with screen:
+        for number in range(10):
+            screen.say(f"said {number}")
         screen.show(progress(2), LOOK)
     lines = [line.rstrip() for line in plain(out.getvalue()).splitlines()]
     assert max(map(len, lines)) <= width
+    assert [line for line in lines if line.startswith("said")][-8:] == [f"said {number}" for number in range(2, 10)]
     placed, settled = ([line for line in lines if line.startswith(word)][-1] for word in ("placed", "settled"))
     assert placed.split()[-6:] == ["2", "of", "3", "01", "Jan", "1997"]
     assert settled.split()[-4:] == ["1", "of", "3", "1:15"]
@@ -40,7 +43,7 @@ def test_on_a_terminal_there_is_a_line_for_each_group(width: int) -> None:
     assert cells == {
         "orders.outcome": ["-", "-", "-"],
         "payments.charge": ["1,234", "812/s", "2.2", "s", "3"],
-        "notifications.send": ["5", "3/s", "61.0", "s", "2", "dead"],
+        "notifications.send": ["5", "3/s", "61.0", "s", "4", "2"],
     }
 
 
@@ -55,7 +58,10 @@ def test_where_there_is_none_there_are_plain_lines_now_and_then(capsys: pytest.C
     with screen:
         for placed in (1, 2, 3):
             screen.show(progress(placed), LOOK)
+            screen.say(f"said {placed}")
+    rest = "1 settled; 1,234 wait in payments.charge; 7 set aside, 2 of them dead"
     assert capsys.readouterr().out.splitlines() == [
-        "  75 s  1 of 3 placed to 1997-01-01, 1 settled; 1,234 wait in payments.charge",
-        "  75 s  3 of 3 placed to 1997-01-01, 1 settled; 1,234 wait in payments.charge",
+        f"  75 s  1 of 3 placed to 1997-01-01, {rest}",
+        *[f"said {placed}" for placed in (1, 2, 3)],
+        f"  75 s  3 of 3 placed to 1997-01-01, {rest}",
     ]

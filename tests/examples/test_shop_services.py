@@ -41,9 +41,11 @@ from shop.payments import Answer, Provider, payments
 from shop.payments.pdf import dollars, invoice_pdf
 from shop.payments.provider import ProviderFailed
 from shop.payments.service import charge, draw, invoice_number
-from shop.stock import stock
+from shop.stock import Supplier, stock
+from shop.stock.supplier import SupplierFailed
 
 WINDOW = 14 * DAY
+SUPPLIED = 25
 STOCKED = 2000
 
 
@@ -75,12 +77,25 @@ class FakeMailer:
         self.sent.append(mail)
 
 
+class FakeSupplier:
+    def __init__(self) -> None:
+        self.away = False
+        self.ordered: list[tuple[int, int, int]] = []
+
+    async def order(self, key: int, title: int, cds: int) -> str:
+        if self.away:
+            raise SupplierFailed("answer 503")
+        self.ordered.append((key, title, cds))
+        return f"d_{key}"
+
+
 class Shop:
     """The shop in a test, and the fakes that it was given."""
 
-    def __init__(self, world: World, provider: FakeProvider, mailer: FakeMailer) -> None:
+    def __init__(self, world: World, provider: FakeProvider, supplier: FakeSupplier, mailer: FakeMailer) -> None:
         self.world = world
         self.provider = provider
+        self.supplier = supplier
         self.mailer = mailer
 
     async def order(self, order_id: int, customer: int = 7, **more: Any) -> None:
@@ -104,9 +119,10 @@ class Shop:
 
 @asynccontextmanager
 async def a_shop(patience: float = 5.0) -> AsyncGenerator[Shop]:
-    provider, mailer = FakeProvider(), FakeMailer()
-    async with world(app, overrides={Provider: provider, Mailer: mailer}, patience=patience) as w:
-        yield Shop(w, provider, mailer)
+    provider, supplier, mailer = FakeProvider(), FakeSupplier(), FakeMailer()
+    overrides = {Provider: provider, Supplier: supplier, Mailer: mailer}
+    async with world(app, overrides=overrides, patience=patience) as w:
+        yield Shop(w, provider, supplier, mailer)
 
 
 def in_shop(test: Callable[[Shop], Coroutine[Any, Any, None]]) -> Callable[[], None]:
@@ -218,6 +234,62 @@ async def test_what_is_not_in_stock_is_refused_and_not_charged(shop: Shop) -> No
     await shop.world.publish(PaymentOverdue(order_id=2, customer=7, window=WINDOW))  # one that was on its way
     await shop.world.advance(3 * WINDOW)
     assert len(shop.world.published(PaymentOverdue)) == 1
+
+
+@in_shop
+async def test_what_is_taken_of_a_supplied_title_is_ordered_again(shop: Shop) -> None:
+    await shop.order(1, title=SUPPLIED, cds=3)
+    await shop.order(2, title=SUPPLIED + 1, cds=1)
+    assert shop.supplier.ordered == [(1, SUPPLIED, 3)]
+    (title,) = await shop.world.rows(stock, "select stocked, free from titles where title = $1", SUPPLIED)
+    assert tuple(title) == (STOCKED + 3, STOCKED)
+    rows = await shop.world.rows(stock, "select order_id, title, cds, delivery from restocks")
+    assert [tuple(row) for row in rows] == [(1, SUPPLIED, 3, "d_1")]
+
+
+def test_a_supplier_who_is_away_holds_up_no_customer_and_each_title_waits_for_a_person() -> None:
+    async def main() -> None:
+        async with a_shop() as shop:
+            shop.supplier.away = True
+            for order_id, title in ((1, SUPPLIED), (2, SUPPLIED), (3, 2 * SUPPLIED)):
+                await shop.order(order_id, customer=order_id, title=title)
+            assert [await shop.state(each) for each in (1, 2, 3)] == [("paid", "")] * 3
+            await shop.world.advance(60)
+            lot = await shop.world.parked("stock.restock")
+            assert sorted((each.key, each.dead, each.behind) for each in lot) == [
+                ("25", False, True), ("25", True, False), ("50", True, False),
+            ]  # fmt: skip
+            shop.supplier.away = False
+            assert await shop.world.redrive() == 2
+            assert [order for order, title, _ in shop.supplier.ordered if title == SUPPLIED] == [1, 2]
+            assert sorted(order for order, _, _ in shop.supplier.ordered) == [1, 2, 3]
+
+    asyncio.run(main())
+
+
+def test_an_order_of_a_title_that_nobody_has_is_a_dead_letter_with_what_follows_of_its_customer() -> None:
+    async def main() -> None:
+        async with a_shop() as shop:
+            await shop.order(1, customer=7, title=9999)
+            await shop.order(2, customer=7)
+            await shop.order(3, customer=8)
+            lot = await shop.world.parked("stock.reserve")
+            assert [(each.key, each.dead, each.error_type) for each in lot] == [
+                ("7", True, "Reject"), ("7", False, None),
+            ]  # fmt: skip
+            assert [await shop.state(each) for each in (2, 3)] == [("placed", ""), ("paid", "")]
+
+    asyncio.run(main())
+
+
+@in_shop
+async def test_each_day_has_a_bulletin(shop: Shop) -> None:
+    await shop.order(1, cents=1000)
+    await shop.world.advance(DAY)
+    await shop.order(2, cents=500)
+    await shop.world.advance(DAY)
+    rows = await shop.world.rows(analytics, "select orders, cents from bulletins order by seq")
+    assert [tuple(row) for row in rows] == [(1, 1000), (2, 1500)]
 
 
 @in_shop

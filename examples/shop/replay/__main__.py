@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from replay.chart import chart, months
-from replay.folder import Folder, InUse
+from replay.folder import Asked, Folder, InUse
 from replay.processes import HOME, Ended
 from replay.purchases import read
 from replay.reconcile import Report, reconcile
@@ -29,6 +29,9 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--purchases", type=int, metavar="N", help="only the first N of them")
     parser.add_argument("--resume", action="store_true", help="go on where the last replay was stopped or killed")
     parser.add_argument("--split", action="store_true", help="a process for each service, not one for all")
+    parser.add_argument(
+        "--faults", action="store_true", help="a supplier is away for a while, an order is wrong, and both is mended"
+    )
     parser.add_argument("--window", type=float, default=8.0, metavar="SECONDS", help="the time to pay (%(default)g)")
     parser.add_argument(
         "--ahead",
@@ -49,8 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console()
     try:
         with Folder(given.folder.absolute()) as folder:
-            purchases = read(folder.begin(given.purchases, resume=given.resume))
-            how = {"split": given.split, "window": given.window, "ahead": given.ahead}
+            asked = folder.begin(Asked(given.purchases, given.faults), resume=given.resume)
+            purchases = read(asked.purchases)
+            how = {"split": given.split, "faults": asked.faults, "window": given.window, "ahead": given.ahead}
             asyncio.run(Replay(folder, purchases, console, **how).run())
             return show(reconcile(folder.path, purchases), folder.path, console)
     except InUse as error:

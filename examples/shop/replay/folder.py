@@ -5,11 +5,28 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from replay.processes import end_leftovers
 
 ASKED = "purchases"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be replayed. `purchases`: None for all. `faults`: with a supplier who is away and a wrong order."""
+
+    purchases: int | None = None
+    faults: bool = False
+
+    def text(self) -> str:
+        return f"{'' if self.purchases is None else self.purchases}\n{'faults' if self.faults else ''}\n"
+
+    @classmethod
+    def read(cls, text: str) -> Asked:
+        purchases, _, faults = text.partition("\n")
+        return cls(int(purchases) if purchases else None, bool(faults.strip()))
 
 
 class InUse(Exception):
@@ -36,22 +53,21 @@ class Folder:
     def __exit__(self, *_: object) -> None:
         os.close(self._lock)
 
-    def begin(self, purchases: int | None, *, resume: bool) -> int | None:
+    def begin(self, asked: Asked, *, resume: bool) -> Asked:
         """End what a killed replay has left running and, unless it is resumed, remove what it made.
 
-        Returns how many purchases are to be replayed, None for all: a resumed replay is as long as it was begun.
+        Returns what is to be replayed: a resumed replay goes on as it was begun.
         """
         end_leftovers(self.path)
-        asked = self.path / ASKED
-        if resume and asked.exists():
-            kept = asked.read_text("utf-8").strip()
-            return int(kept) if kept else None
+        file = self.path / ASKED
+        if resume and file.exists():
+            return Asked.read(file.read_text("utf-8"))
         self._remove()
         self.path.mkdir()
-        written = asked.with_suffix(".part")
-        written.write_text("" if purchases is None else str(purchases), "utf-8")
-        written.replace(asked)
-        return purchases
+        written = file.with_suffix(".part")
+        written.write_text(asked.text(), "utf-8")
+        written.replace(file)
+        return asked
 
     def _remove(self) -> None:
         """In one step: a kill in the middle leaves nothing that looks like a replay."""

@@ -14,11 +14,15 @@ AT_A_TIME = 100
 
 
 class Customers:
-    """Place what is not placed yet, in the order of the days. `may_go(orders)` is awaited before each hundred."""
+    """Place what is not placed yet, in the order of the days. `may_go(orders)` is awaited before each hundred.
 
-    def __init__(self, app: App, window: float) -> None:
+    typed   what the web side makes of a purchase
+    """
+
+    def __init__(self, app: App, window: float, typed: Callable[[Purchase], NewOrder] | None = None) -> None:
         self._app = app
         self._window = window
+        self._typed = typed or new_order
         self.placed = 0
         self.over = False
         self.latest: Purchase | None = None
@@ -38,11 +42,11 @@ class Customers:
     async def _one_after_another(self, purchases: Sequence[Purchase]) -> None:
         for each in purchases:
             async with self._app.transaction(orders) as tx:
-                place(tx, _order(each), self._window)
+                place(tx, self._typed(each), self._window)
             self.placed += 1
 
 
-def _order(purchase: Purchase) -> NewOrder:
+def new_order(purchase: Purchase) -> NewOrder:
     return NewOrder(
         order_id=purchase.order_id,
         customer=purchase.customer,

@@ -1,4 +1,4 @@
-"""Compares every service's own database, the provider's ledger and the mail box with the file of purchases.
+"""Compares every service's own database, the ledgers outside and the mail box with the file of purchases.
 
 What each must hold follows from the file and from the provider's rule. The databases are read with `sqlite3` alone, and
 no code is shared with Evenflow or with the services. No table refuses a second row for the same order, so an effect
@@ -21,6 +21,8 @@ from replay.purchases import TITLES, Purchase
 PDF_FROM = 100_00
 STOCKED = 2000
 """What there is of each title before the first order."""
+SUPPLIED_EACH = 25
+"""Each so many-th title has a supplier, from whom what was taken is ordered again."""
 
 Kind = Literal["lost", "doubled", "out of order", "wrong"]
 
@@ -88,14 +90,14 @@ class Report:
             elif cents != due_cents:
                 self._note("wrong", where, f"{key} has {cents} cents instead of {due_cents}")
 
-    def in_order(self, where: str, rows: Iterable[tuple[int, int]]) -> None:
-        """The rows, as they were written, are customer and order."""
+    def in_order(self, where: str, rows: Iterable[tuple[int, int]], of: str = "customer") -> None:
+        """The rows, as they were written, are a customer (or what else has an order) and a number that rises."""
         latest: dict[int, int] = {}
-        for customer, order_id in rows:
-            if order_id < latest.get(customer, 0):
-                self._note("out of order", where, f"{order_id} of customer {customer} came after {latest[customer]}")
+        for key, number in rows:
+            if number < latest.get(key, 0):
+                self._note("out of order", where, f"{number} of {of} {key} came after {latest[key]}")
             else:
-                latest[customer] = order_id
+                latest[key] = number
 
     def _note(self, kind: Kind, where: str, what: str, count: int = 1) -> None:
         self.differences.append(Difference(kind, where, what, count))
@@ -109,6 +111,7 @@ class Expected:
         self.outcome = {p.order_id: "taken" if p.cents == 0 else verdict(p.order_id).outcome for p in purchases}
         self.paid = [p for p in purchases if self.outcome[p.order_id] == "taken"]
         self.pdfs = [p for p in self.paid if p.cents >= PDF_FROM]
+        self.restocked = [p for p in purchases if p.title % SUPPLIED_EACH == 0]
         self.welcomed = {p.customer: p.order_id for p in reversed(purchases)}
         self.mails = {f"welcome-{c}@shop.example": (order, c) for c, order in self.welcomed.items()}
         self.mails |= {f"invoice-{_invoice(p)}@shop.example": (p.order_id, p.customer) for p in self.pdfs}
@@ -179,10 +182,16 @@ def _stock(database: sqlite3.Connection, expected: Expected, report: Report) -> 
     held = Counter[int]()
     for p in expected.paid:
         held[p.title] += p.cds
+    for p in expected.restocked:
+        held[p.title] -= p.cds
     free = {title: (STOCKED - held[title],) for title in range(1, TITLES + 1)}
     report.same("stock.titles", database.execute("select title, free from titles"), free)
+    restocks = database.execute("select order_id, title, cds from restocks order by seq").fetchall()
+    report.same("stock.restocks", restocks, {p.order_id: (p.title, p.cds) for p in expected.restocked})
+    sold = {order: place for place, (order, *_) in enumerate(rows)}  # what is ordered again, in the order of the sales
+    report.in_order("stock.restocks", ((title, sold[order]) for order, title, _ in restocks if order in sold), "title")
     released = sum(row[4] == "released" for row in rows)
-    return f"{len(rows):,} reservations, {released:,} given back"
+    return f"{len(rows):,} reservations, {released:,} given back; {len(restocks):,} ordered again"
 
 
 def _payments(database: sqlite3.Connection, expected: Expected, report: Report) -> str:
@@ -231,8 +240,16 @@ def _analytics(database: sqlite3.Connection, expected: Expected, report: Report)
     by_customer = database.execute("select customer, orders, cents from revenue_by_customer").fetchall()
     wanted = {each: (customers[each], customer_cents[each]) for each in customers}
     report.sums("analytics.revenue_by_customer", by_customer, wanted)
+    bulletins = database.execute("select due, cents from bulletins order by seq").fetchall()
+    report.same("analytics.bulletins", ((due,) for due, _ in bulletins), {due: () for due, _ in bulletins})
+    report.in_order("analytics.bulletins", ((0, cents) for _, cents in bulletins), "bulletin")
     span = "1 month" if len(rows) == 1 else f"{len(rows)} months"
-    return f"${sum(row[2] for row in rows) / 100:,.2f} in {span}, of {len(by_customer):,} customers"
+    amount = f"${sum(row[2] for row in rows) / 100:,.2f}"
+    return f"{amount} in {span}, of {len(by_customer):,} customers; {_counted(len(bulletins), 'bulletin')}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _provider(database: sqlite3.Connection, expected: Expected, report: Report) -> str:
@@ -245,6 +262,15 @@ def _provider(database: sqlite3.Connection, expected: Expected, report: Report) 
     report.same("provider.charges", (row[:3] for row in rows), wanted)
     again = sum(row[3] > 1 for row in rows)
     return f"asked for {len(rows):,} charges, for {again:,} of them more than once"
+
+
+def _supplier(database: sqlite3.Connection, expected: Expected, report: Report) -> str:
+    rows = database.execute("select cast(key as integer), title, cds, calls from orders").fetchall()
+    report.same(
+        "supplier.orders", (row[:3] for row in rows), {p.order_id: (p.title, p.cds) for p in expected.restocked}
+    )
+    again = sum(row[3] > 1 for row in rows)
+    return f"asked for {len(rows):,} deliveries, for {again:,} of them more than once"
 
 
 def _mails(database: sqlite3.Connection, expected: Expected, report: Report) -> str:
@@ -265,5 +291,6 @@ CHECKS = {
     "notifications": _notifications,
     "analytics": _analytics,
     "provider": _provider,
+    "supplier": _supplier,
     "mails": _mails,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol
@@ -18,6 +19,8 @@ from replay.purchases import Purchase
 
 LINE_EVERY = 5.0
 WIDEST = 100
+SAID = 8
+"""So many of the latest things that were said stand below the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ class Screen(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
     def show(self, progress: Progress, look: Look) -> None: ...
+    def say(self, line: str) -> None: ...
 
 
 def screen_for(console: Console) -> Screen:
@@ -52,6 +56,7 @@ class LiveTable:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live = Live(console=console, auto_refresh=False)
+        self._said: deque[str] = deque(maxlen=SAID)
 
     def __enter__(self) -> LiveTable:
         self._live.__enter__()
@@ -65,7 +70,12 @@ class LiveTable:
     def show(self, progress: Progress, look: Look) -> None:
         """Draw it anew."""
         width = min(self._console.width, WIDEST)
-        self._live.update(Group(_bars(progress, width), Text(), _groups(look, width)), refresh=True)
+        said = [Text(), *(Text(line, no_wrap=True, overflow="ellipsis") for line in self._said)] if self._said else []
+        self._live.update(Group(_bars(progress, width), Text(), _groups(look, width), *said), refresh=True)
+
+    def say(self, line: str) -> None:
+        """It is below the table from the next drawing on."""
+        self._said.append(line)
 
 
 class Lines:
@@ -93,13 +103,18 @@ class Lines:
             self._say(progress, look)
             self._last = None
 
+    def say(self, line: str) -> None:
+        print(line, flush=True)
+
     def _say(self, progress: Progress, look: Look) -> None:
         longest = max(look.groups, key=lambda group: group.waiting)
         queue = f"; {longest.waiting:,} wait in {longest.group}" if longest.waiting else ""
+        parked = sum(group.parked for group in look.groups)
+        aside = f"; {parked:,} set aside, {look.dead:,} of them dead" if look.dead else ""
         day = f" to {progress.latest.day}" if progress.latest else ""
         print(
             f"{progress.seconds:4.0f} s  {progress.placed:,} of {progress.total:,} placed{day}, "
-            f"{progress.settled:,} settled{queue}",
+            f"{progress.settled:,} settled{queue}{aside}",
             flush=True,
         )
 
@@ -124,17 +139,15 @@ def _bars(progress: Progress, width: int) -> Table:
 def _groups(look: Look, width: int) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), width=width, header_style="dim", pad_edge=False)
     table.add_column("group", ratio=1, no_wrap=True)
-    for name in ("waiting", "rate", "age", "parked"):
-        table.add_column(name, justify="right", min_width=10, no_wrap=True)
+    for name in ("waiting", "rate", "age", "parked", "dead"):
+        table.add_column(name, justify="right", min_width=8, no_wrap=True)
     for each in look.groups:
-        parked = Text(f"{each.parked:,}" if each.parked else "")
-        if each.dead:
-            parked = Text(f"{each.dead:,} dead", style="bold red")
         table.add_row(
             each.group,
             f"{each.waiting:,}" if each.waiting else Text("-", style="dim"),
             f"{each.rate:,.0f}/s" if each.rate >= 0.5 else Text("-", style="dim"),
             Text("-", style="dim") if each.age is None else f"{each.age:.1f} s",
-            parked,
+            Text(f"{each.parked:,}", style="yellow") if each.parked else "",
+            Text(f"{each.dead:,}", style="bold red") if each.dead else "",
         )
     return table

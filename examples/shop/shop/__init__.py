@@ -15,8 +15,9 @@ from shop.analytics import analytics
 from shop.notifications import Mailer, notifications
 from shop.orders import orders
 from shop.payments import Provider, payments
-from shop.payments.provider import TIMEOUT
-from shop.stock import stock
+from shop.payments.provider import TIMEOUT as PROVIDER_TIMEOUT
+from shop.stock import Supplier, stock
+from shop.stock.supplier import TIMEOUT as SUPPLIER_TIMEOUT
 
 app = App(orders, stock, payments, notifications, analytics, name="shop")
 
@@ -24,8 +25,15 @@ app = App(orders, stock, payments, notifications, analytics, name="shop")
 @app.provide
 async def provider() -> AsyncGenerator[Provider]:
     url = os.environ.get("SHOP_PROVIDER", "http://127.0.0.1:8701")
-    async with aiohttp.ClientSession(timeout=TIMEOUT) as session:
+    async with aiohttp.ClientSession(timeout=PROVIDER_TIMEOUT) as session:
         yield Provider(session, url)
+
+
+@app.provide
+async def supplier() -> AsyncGenerator[Supplier]:
+    url = os.environ.get("SHOP_SUPPLIER", "http://127.0.0.1:8703")
+    async with aiohttp.ClientSession(timeout=SUPPLIER_TIMEOUT) as session:
+        yield Supplier(session, url)
 
 
 @app.provide

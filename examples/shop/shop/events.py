@@ -1,7 +1,7 @@
 """What the services tell each other: all that they share.
 
-A service may import this module and nothing of another service. Every event has the customer for its key, so whatever
-happens to one customer is handled in the order in which it happened, in each group. Money is in cents.
+A service may import this module and nothing of another service. Every event but one has the customer for its key, so
+whatever happens to one customer is handled in the order in which it happened, in each group. Money is in cents.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ STOCK = Topic("stock", partitions=2)
 PAYMENTS = Topic("payments", partitions=2)
 INVOICES = Topic("invoices", partitions=2)
 MAILS = Topic("mails", partitions=2)
+RESTOCKS = Topic("restocks", partitions=2)
 
 
 class OrderPlaced(Event, type="order.placed", topic=ORDERS, key="customer"):
@@ -55,6 +56,14 @@ class StockReserved(Event, type="stock.reserved", topic=STOCK, key="customer"):
 class StockRefused(Event, type="stock.refused", topic=STOCK, key="customer"):
     order_id: int
     customer: int
+
+
+class RestockDue(Event, type="stock.restock-due", topic=RESTOCKS, key="title"):
+    """CDs that an order took, and that are to be ordered again from their supplier: in order for each title."""
+
+    order_id: int
+    title: int
+    cds: int
 
 
 class PaymentTaken(Event, type="payment.taken", topic=PAYMENTS, key="customer"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evenflow import Policy, Service, Transaction
+from evenflow import Breaker, Policy, Service, Transaction
 
 from shop.events import InvoiceDrawn, OrderPlaced, WelcomeDue
 from shop.notifications.mailer import Mail, Mailer
@@ -11,6 +11,9 @@ notifications = Service("notifications", migrations="sql")
 
 PATIENT = Policy(attempts=1000, first_delay=0.5, factor=2.0, max_delay=30.0)
 """A mail server that is away for a night is nothing unusual."""
+
+AWAY = Breaker(failures=10, pause=5.0, max_pause=30.0)
+"""It is not to be knocked at by every mail that waits."""
 
 
 @notifications.on(OrderPlaced, group="welcome")
@@ -21,7 +24,7 @@ async def welcome(order: OrderPlaced, tx: Transaction) -> WelcomeDue | None:
     return WelcomeDue(order_id=order.order_id, customer=order.customer) if new else None
 
 
-@notifications.on(WelcomeDue, InvoiceDrawn, group="send", concurrency=16, policy=PATIENT)
+@notifications.on(WelcomeDue, InvoiceDrawn, group="send", concurrency=16, policy=PATIENT, breaker=AWAY)
 async def send(due: WelcomeDue | InvoiceDrawn, tx: Transaction, mailer: Mailer) -> None:
     """SMTP knows no transaction: who is killed between the server's "250 OK" and the commit sends the mail again. It
     then has the same Message-ID, by which mail servers and readers know a repeat.

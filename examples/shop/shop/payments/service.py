@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
-from evenflow import Policy, Service, Transaction
+from evenflow import Breaker, Policy, Service, Transaction
 
 from shop.events import (
     InvoiceDrawn,
@@ -24,6 +24,9 @@ payments = Service("payments", migrations="sql")
 PATIENT = Policy(attempts=1000, first_delay=0.5, factor=2.0, max_delay=30.0)
 """The provider will be back some day, and no customer is to lose an order because it was away: hours of retries."""
 
+AWAY = Breaker(failures=20, pause=5.0, max_pause=30.0)
+"""When half of the calls fail, and 20 have in ten seconds, nobody calls for a while; then one order tries again."""
+
 PDF_FROM = 100_00
 """Invoices of this many cents and more are drawn as a PDF."""
 
@@ -35,7 +38,7 @@ def invoice_number(day: date, order_id: int) -> str:
     return f"{day.year}-{order_id:06}"
 
 
-@payments.on(StockReserved, group="charge", concurrency=64, policy=PATIENT)
+@payments.on(StockReserved, group="charge", concurrency=64, policy=PATIENT, breaker=AWAY)
 async def charge(order: StockReserved, tx: Transaction, provider: Provider) -> PaymentTaken | PaymentDeclined | None:
     """Ask the provider for the money. A time-out says nothing about whether it was taken, so it is asked again, with
     the same key: it charges once. The answer, the invoice and the events are one transaction.

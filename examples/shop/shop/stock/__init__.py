@@ -1,5 +1,6 @@
 """Knows how many CDs of each title are free, and for which order the others are held."""
 
 from shop.stock.service import stock
+from shop.stock.supplier import Supplier
 
-__all__ = ["stock"]
+__all__ = ["Supplier", "stock"]
