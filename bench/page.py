@@ -14,6 +14,7 @@ KINDS = {
     "consume": "Handling",
     "flat": "What changes with partitions, keys and backlog",
     "latency": "From publish to effect",
+    "later": "What waits for its time",
     "rest": "At rest and at the start",
     "rival": "Beside others",
 }

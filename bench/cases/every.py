@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from bench.cases import consuming, flow, publishing, rivals, starting
+from bench.cases import consuming, flow, later, parked, publishing, rivals, starting
 from bench.catalogue import Case
 
 
 def every() -> dict[str, Case]:
-    found = [*publishing.cases(), *consuming.cases(), *flow.cases(), *starting.cases(), *rivals.cases()]
+    found = [
+        *publishing.cases(),
+        *consuming.cases(),
+        *flow.cases(),
+        *parked.cases(),
+        *later.cases(),
+        *starting.cases(),
+        *rivals.cases(),
+    ]
     return {case.name: case for case in found}

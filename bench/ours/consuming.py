@@ -58,6 +58,7 @@ async def _check(running: Running, shop: Shop, handled: int, events: int) -> Non
     expected = {
         "two-writes": (events, events),
         "one-write": (events, 0),
+        "timed": (events, 0),
         "publishes-on": (events, 0),
         "batch": (0, events),
     }.get(shop.shape.handler, (0, 0))
