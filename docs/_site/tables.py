@@ -12,6 +12,7 @@ from docutils.parsers.rst import Directive
 SQL = Path(__file__).parents[2] / "src" / "evenflow" / "sql"
 TABLE = re.compile(r"((?:^-- (?!name:).*\n)*)^create table (\w+) \(\n((?:.*\n)*?)^\)", re.MULTILINE)
 COLUMN = re.compile(r'^    "?(\w+)"? (text|integer|real|blob)([^-\n]*?),?(?: +-- (.*))?$', re.MULTILINE)
+ADDED = re.compile(r'^alter table (\w+) add column "?(\w+)"? (.+?); *(?:-- (.*))?$', re.MULTILINE)
 KEY = re.compile(r"primary key \((.*?)\)")
 
 
@@ -25,12 +26,13 @@ class Table(NamedTuple):
 
 
 def tables(sql: str) -> list[Table]:
-    """All tables that this text makes."""
+    """All tables that this text makes, with the columns that it adds to them later."""
     found = []
     for about, name, body in TABLE.findall(sql):
         columns = tuple(
             (column, f"{kind} {rest.strip()}".strip(), note) for column, kind, rest, note in COLUMN.findall(body)
         )
+        columns += tuple((column, kind, note) for table, column, kind, note in ADDED.findall(sql) if table == name)
         key = KEY.search(body)
         lines = (line.removeprefix("-- ").strip() for line in about.splitlines())
         found.append(Table(name, " ".join(lines), columns, key[1] if key else ""))
@@ -45,7 +47,7 @@ class Tables(Directive):
     def run(self) -> list[nodes.Node]:
         place = SQL / self.arguments[0]
         files = sorted(place.glob("*.sql")) if place.is_dir() else [place]
-        found = [table for file in files for table in tables(file.read_text("utf-8"))]
+        found = tables("".join(file.read_text("utf-8") for file in files))
         if not found:
             raise self.error(f"{place.name} makes no table")
         return [self.section(table) for table in found]
