@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run signup test lint bench crash docs pictures clean
+.PHONY: help setup run signup test lint bench crash crash-planted docs pictures clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,10 +12,12 @@ CASE ?=
 RESUME ?=
 SPLIT ?=
 PURCHASES ?=
-SECONDS_OF_CRASHES ?= 120
+FAULTS ?=
+SECONDS ?= 120
+SEED ?=
 
 help:  ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## make .venv with all pinned packages (every other command sets up what it needs by itself)
 
@@ -33,9 +35,9 @@ $(VENV)/.%: requirements/%.txt $(wildcard requirements/*.txt) pyproject.toml | $
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-run: $(VENV)/.run  ## set up and run the shop on 69,659 real purchases (RESUME=1 goes on, SPLIT=1, PURCHASES=1500)
+run: $(VENV)/.run  ## set up and run the shop on 69,659 real purchases (RESUME=1 goes on, SPLIT=1, FAULTS=1, PURCHASES=1500)
 	@cd examples/shop && "$(CURDIR)/$(BIN)/python" -m replay \
-	  $(if $(RESUME),--resume) $(if $(SPLIT),--split) $(if $(PURCHASES),--purchases $(PURCHASES))
+	  $(if $(RESUME),--resume) $(if $(SPLIT),--split) $(if $(FAULTS),--faults) $(if $(PURCHASES),--purchases $(PURCHASES))
 
 signup: $(VENV)/.run  ## set up and run examples/signup: the smallest one
 	@$(BIN)/python examples/signup/app.py
@@ -51,8 +53,11 @@ lint: $(READY)  ## style and types only
 bench: $(VENV)/.bench  ## measure all cases (six minutes) and write docs/bench.md; make bench CASE=publish-1000 measures one
 	@$(BIN)/python -m bench $(CASE)
 
-crash: $(READY)  ## kill a small program of services for two minutes and check what it kept
-	@$(BIN)/python -m tests.crash --seconds $(SECONDS_OF_CRASHES)
+crash: $(READY)  ## kill, freeze and starve a program of services for two minutes, and prove what it kept (SECONDS=1800 SEED=7)
+	@$(BIN)/python -m tests.crash --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+crash-planted: $(READY)  ## the same with one bug planted at a time: the lab has to find each
+	@$(BIN)/python -m tests.crash --all-planted
 
 docs: $(READY)  ## build the site into build/docs, warnings as errors, and follow its links
 	@$(BIN)/python docs/_site/readme_figures.py
