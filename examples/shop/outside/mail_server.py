@@ -8,11 +8,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import re
-import sqlite3
 
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from outside.serving import until_told
+from outside.serving import ledger, until_told
 
 _SCHEMA = """
 create table if not exists mails (
@@ -24,16 +23,10 @@ _MESSAGE_ID = re.compile(rb"^message-id:\s*<([^>\r\n]+)>", re.IGNORECASE | re.MU
 
 
 class Mailbox:
-    """What aiosmtpd calls for each mail.
-
-    What is kept outlives the process, not a power cut: that is not played here.
-    """
+    """What aiosmtpd calls for each mail."""
 
     def __init__(self, file: str) -> None:
-        self._file = sqlite3.connect(file, isolation_level=None)
-        self._file.execute("pragma journal_mode = wal")
-        self._file.execute("pragma synchronous = off")
-        self._file.execute(_SCHEMA)
+        self._file = ledger(file, _SCHEMA)
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802  # its name
         content = envelope.original_content or b""

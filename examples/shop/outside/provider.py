@@ -10,13 +10,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import sqlite3
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
 from outside.rule import verdict
-from outside.serving import until_told
+from outside.serving import ledger, until_told
 
 SLOW = 3.0
 """Seconds until a slow answer; its caller has given up after 2."""
@@ -33,16 +32,10 @@ _VOID = "update charges set state = 'voided' where key = ? and state in ('pendin
 
 
 class Ledger:
-    """One row for each key, and how often it was asked for.
-
-    What is kept outlives the process, not a power cut: that is not played here.
-    """
+    """One row for each key, and how often it was asked for."""
 
     def __init__(self, file: str) -> None:
-        self._file = sqlite3.connect(file, isolation_level=None)
-        self._file.execute("pragma journal_mode = wal")
-        self._file.execute("pragma synchronous = off")
-        self._file.execute(_SCHEMA)
+        self._file = ledger(file, _SCHEMA)
 
     def charge(self, key: str, order_id: int, cents: int) -> tuple[str, str, int]:
         """State, name of the charge, and how often this key was asked for."""

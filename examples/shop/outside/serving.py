@@ -1,9 +1,19 @@
-"""What both servers do: say where they listen, and end when they are told to."""
+"""What all servers of the outside do: keep a ledger, say where they listen, and end when they are told to."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
+import sqlite3
+
+
+def ledger(file: str, schema: str) -> sqlite3.Connection:
+    """A database with these tables. What is kept outlives the process, not a power cut: that is not played here."""
+    opened = sqlite3.connect(file, isolation_level=None)
+    opened.execute("pragma journal_mode = wal")
+    opened.execute("pragma synchronous = off")
+    opened.execute(schema)
+    return opened
 
 
 async def until_told(server: asyncio.Server) -> None:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from outside.serving import until_told
+from outside.serving import ledger, until_told
 
 HANGS = 3.0
 """Seconds until an overloaded server answers; its caller has given up after 1."""
@@ -32,16 +31,10 @@ _ORDER = "insert into orders values (?, ?, ?, 1) on conflict do update set calls
 
 
 class Ledger:
-    """One row for each key, and how often it was asked for.
-
-    What is kept outlives the process, not a power cut: that is not played here.
-    """
+    """One row for each key, and how often it was asked for."""
 
     def __init__(self, file: str) -> None:
-        self._file = sqlite3.connect(file, isolation_level=None)
-        self._file.execute("pragma journal_mode = wal")
-        self._file.execute("pragma synchronous = off")
-        self._file.execute(_SCHEMA)
+        self._file = ledger(file, _SCHEMA)
 
     def order(self, key: str, title: int, cds: int) -> None:
         self._file.execute(_ORDER, (key, title, cds))
