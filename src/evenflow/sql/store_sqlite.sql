@@ -163,9 +163,6 @@ on conflict (group_name) do update set tat = excluded.tat where tat = $3
 -- name: breaker_get
 select state, since, until, pause, passed, prober, permit, reason, version from evenflow_breaker where group_name = $1
 
--- name: breaker_list
-select group_name, state, since, until, pause, passed, prober, permit, reason from evenflow_breaker order by group_name
-
 -- $10: the version that was read, 0 where there was none.
 -- name: breaker_put
 insert into evenflow_breaker
