@@ -474,7 +474,7 @@ def test_a_full_disk_is_nobodys_fault_and_nothing_is_lost(tmp_path: Path, caplog
             tx.write("insert into t values ($1)", order.id)
 
         app = App(service)
-        with small_disk(2000) as disk:
+        with small_disk(8000) as disk:
             settings = files(tmp_path, store=f"sqlite:///{disk}/{{service}}.db")
             async with app.running(handle=None, settings=settings) as running:
                 async with app.transaction(service) as tx:
