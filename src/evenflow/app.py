@@ -130,13 +130,13 @@ class App:
 
     def check(self) -> list[DefinitionError]:
         """Everything that is wrong with the definition, as far as it can be known without a server."""
-        from evenflow.migrations import load_migrations
+        from evenflow.migrations import ANY, load_migrations
 
         problems = self._wrong()
         for service in self.services:
             if service.migrations is not None:
                 try:
-                    load_migrations(service.migrations, service.name)
+                    load_migrations(service.migrations, service.name, ANY)
                 except Refused as error:
                     problems.append(DefinitionError(error.message, where=service.where, remedy=error.remedy))
             for spec in service.read()[0]:

@@ -152,7 +152,7 @@ class Running:
             await store.open()
             self.stores[service.name] = store
             if service.migrations is not None and self._join:  # who only looks changes nothing
-                await store.migrate(load_migrations(service.migrations, service.name))
+                await store.migrate(load_migrations(service.migrations, service.name, store.dialect))
             self.outboxes[service.name] = await self._outbox(service.name, store)
             self.outboxes[service.name].gates = self.gates
             if self._join:

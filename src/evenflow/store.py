@@ -120,6 +120,8 @@ class Store(Protocol):
     """A service's own database. One object per process; all methods run on one event loop."""
 
     name: str
+    dialect: str
+    """Of its SQL: one of `migrations.DIALECTS`."""
     capabilities: StoreCapabilities
     id: str
     """Identity of this database, made with it: a copy or a replacement is noticed by what the engine remembers."""

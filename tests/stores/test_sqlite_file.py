@@ -589,15 +589,44 @@ def test_migrations_with_wrong_names_are_refused(tmp_path, names, words):
     for name in names:
         (tmp_path / name).write_text("select 1")
     with pytest.raises(Refused, match=words):
-        load_migrations(tmp_path, "shop")
+        load_migrations(tmp_path, "shop", "sqlite")
 
 
 def test_migrations_are_loaded_by_number_with_gaps(tmp_path):
     for name in ("0010_c.sql", "0002_b.sql", "0001_a.sql", "readme.md"):
         (tmp_path / name).write_text(f"-- {name}")
-    assert [each.name for each in load_migrations(tmp_path, "shop")] == ["0001_a.sql", "0002_b.sql", "0010_c.sql"]
+    assert [each.name for each in load_migrations(tmp_path, "shop", "sqlite")] == [
+        "0001_a.sql",
+        "0002_b.sql",
+        "0010_c.sql",
+    ]
     with pytest.raises(Refused, match="does not exist"):
-        load_migrations(tmp_path / "nowhere", "shop")
+        load_migrations(tmp_path / "nowhere", "shop", "sqlite")
+
+
+def test_a_migration_may_have_a_text_for_each_dialect(tmp_path):
+    for name in (
+        "0001_a.sql",
+        "0002_b.sqlite.sql",
+        "0002_b.postgres.sql",
+        "0003_c.sql",
+        "0003_c.postgres.sql",
+        "0004_d.e.sql",
+    ):
+        (tmp_path / name).write_text(f"-- {name}")
+
+    def names(dialect):
+        return [each.name for each in load_migrations(tmp_path, "shop", dialect)]
+
+    assert names("sqlite") == ["0001_a.sql", "0002_b.sqlite.sql", "0003_c.sql", "0004_d.e.sql"]
+    assert names("postgres") == ["0001_a.sql", "0002_b.postgres.sql", "0003_c.postgres.sql", "0004_d.e.sql"]
+    (tmp_path / "0005_f.postgres.sql").write_text("")
+    with pytest.raises(Refused, match="no counterpart for a store that speaks sqlite") as raised:
+        names("sqlite")
+    assert "0005_" in raised.value.remedy
+    (tmp_path / "0005_g.postgres.sql").write_text("")
+    with pytest.raises(Refused, match="have the number 5"):
+        names("postgres")
 
 
 @pytest.mark.parametrize("number", ["1234567890.123456", "0.1234567890123456", "1E+300", "1E-300", "9999999999999999"])

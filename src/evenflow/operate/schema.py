@@ -83,14 +83,15 @@ def _stores(
     for wanted in services or ():
         if wanted not in names:
             raise NotFound(f"this app has no service {wanted!r}", remedy=known(wanted, names))
+    chosen = [service for service in app.services if not services or service.name in services]
+    stores = [make_store(settings.store_url(service.name), service.name, clock) for service in chosen]
     return [
         (
             service.name,
-            make_store(settings.store_url(service.name), service.name, clock),
-            [] if service.migrations is None else load_migrations(service.migrations, service.name),
+            store,
+            [] if service.migrations is None else load_migrations(service.migrations, service.name, store.dialect),
         )
-        for service in app.services
-        if not services or service.name in services
+        for service, store in zip(chosen, stores, strict=True)
     ]
 
 

@@ -64,6 +64,7 @@ class SqliteStore:
     ) -> None:
         path = os.fspath(location)
         self.name = name
+        self.dialect = "sqlite"
         self.id = ""
         self.capabilities = StoreCapabilities(durable=path != MEMORY, shared=path != MEMORY)
         self.sql: Mapping[str, str] = load("store_sqlite")

@@ -37,7 +37,7 @@ create table if not exists evenflow_migration (
 
 
 def own_migrations() -> list[Migration]:
-    return load_migrations(files("evenflow.sql") / "migrations_sqlite", OWNER)
+    return load_migrations(files("evenflow.sql") / "migrations_sqlite", OWNER, "sqlite")
 
 
 def prepare(link: Link, path: str, new_id: str, now: float) -> str:
