@@ -399,7 +399,7 @@ def test_joining_the_teams_own_transaction(tmp_path, driver):
         for last, kept in (("rollback", []), ("commit", [(1, Decimal("2.5")), (2, Decimal("1.25"))])):
             theirs.execute("begin")
             theirs.execute("insert into paid values (1, 2.5)")
-            session = store.join(theirs)
+            session = await store.join(theirs)
             await session.begin()
             await session.savepoint()
             await session.run([("insert into paid (amount, id) values ($2, $1)", (2, Decimal("1.25")))])
@@ -432,7 +432,7 @@ def test_joining_a_legacy_connection_begins_as_it_would_itself(tmp_path):
         await write(store, MADE)
         theirs = sqlite3.connect(tmp_path / "s.db")
         theirs.row_factory = sqlite3.Row
-        session = store.join(theirs)
+        session = await store.join(theirs)
         await session.savepoint()
         await session.execute(ADD, (1, "one"))
         await session.release()
@@ -452,20 +452,20 @@ def test_joining_the_wrong_connection_is_refused_with_the_remedy(tmp_path, drive
         other = "sqlite3" if driver == "apsw" else "apsw"
         wrong = connection_to(":memory:", other)
         with pytest.raises(TransactionError, match=rf"\?driver={other}"):
-            store.join(wrong)
+            await store.join(wrong)
         wrong.close()
         for path in (":memory:", tmp_path / "other.db"):
             elsewhere = connection_to(path, driver)
             elsewhere.execute("begin")
             with pytest.raises(TransactionError, match="leads to"):
-                store.join(elsewhere)
+                await store.join(elsewhere)
             elsewhere.close()
         idle = connection_to(tmp_path / "s.db", driver, isolation_level=None)
         with pytest.raises(TransactionError, match="not in a transaction"):
-            store.join(idle)
+            await store.join(idle)
         idle.close()
         with pytest.raises(TransactionError, match="object cannot be joined"):
-            store.join(object())
+            await store.join(object())
         await store.close()
 
     asyncio.run(go())
@@ -477,7 +477,7 @@ def test_joining_in_memory_is_refused():
         connection = apsw.Connection(":memory:")
         connection.execute("begin")
         with pytest.raises(TransactionError, match="in memory, as that of a world"):
-            store.join(connection)
+            await store.join(connection)
         await store.close()
 
     asyncio.run(go())

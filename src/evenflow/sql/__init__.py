@@ -11,9 +11,10 @@ _MARK = "-- name:"
 
 
 @cache
-def load(file: str) -> Mapping[str, str]:
-    """The blocks of `<file>.sql` by name, without their comments. What stands before the first mark is prose."""
-    return MappingProxyType(parse((files(__name__) / f"{file}.sql").read_text("utf-8"), file))
+def load(*names: str) -> Mapping[str, str]:
+    """The blocks of these `.sql` files by name, without their comments. What stands before the first mark is prose."""
+    texts = [(files(__name__) / f"{name}.sql").read_text("utf-8") for name in names]
+    return MappingProxyType(parse("\n".join(texts), " and ".join(names)))
 
 
 def parse(text: str, file: str = "") -> dict[str, str]:
@@ -25,6 +26,6 @@ def parse(text: str, file: str = "") -> dict[str, str]:
         lines = [line for line in body.splitlines() if not line.lstrip().startswith("--")]
         statement = "\n".join(lines).strip()
         if not name.isidentifier() or not statement or name in blocks:
-            raise ValueError(f"{file}.sql: the block {name!r} has no proper name, no SQL, or stands twice")
+            raise ValueError(f"{file}: the block {name!r} has no proper name, no SQL, or stands twice")
         blocks[name] = statement
     return blocks

@@ -1,56 +1,13 @@
--- Statements of the core on SQLite. Names are the contract between the core and a dialect.
+-- Statements of the core on SQLite, beside those of `store.sql`.
 
 -- name: position_guard
 update evenflow_position set fence = fence
 where group_name = $1 and topic = $2 and log = $3 and generation = $4 and partition = $5 and fence = $6 and next = $7
 
--- name: position_move
-update evenflow_position set next = $7, last_id = $8, marks = $9, settled = $10, trying = null,
-    claims = case next when $7 then claims else 0 end
-where group_name = $1 and topic = $2 and log = $3 and generation = $4 and partition = $5 and fence = $6
-
--- name: position_try
-update evenflow_position set trying = $7
-where group_name = $1 and topic = $2 and log = $3 and generation = $4 and partition = $5 and fence = $6
-
--- name: position_claim
-update evenflow_position set fence = fence + 1, owner = $7, claims = claims + 1
-where group_name = $1 and topic = $2 and log = $3 and generation = $4 and partition = $5 and fence = $6
-returning next, last_id, marks, settled, fence, claims, trying
-
--- name: position_release
-update evenflow_position set owner = null, claims = 0
-where group_name = $1 and topic = $2 and log = $3 and generation = $4 and partition = $5 and fence = $6
-
--- What was dropped and not finished: so many claims stay counted.
--- name: position_leave
-update evenflow_position set owner = null
-where group_name = $1 and topic = $2 and log = $3 and generation = $4 and partition = $5 and fence = $6
-
--- name: position_stopped
-update evenflow_position set claims = 0, trying = null
-where group_name = $1 and topic = $2 and log = $3 and generation = $4 and partition = $5 and fence = $6
-
--- name: position_list
-select topic, log, generation, partition, next, last_id, fence, owner, claims from evenflow_position
+-- All of a group are this transaction's from here on: what their owners have begun is committed, what they begin waits.
+-- name: position_lock
+select topic, log, generation, partition, next from evenflow_position
 where group_name = $1 order by topic, log, generation, partition
-
--- Of all groups, and of the relay. Also whether anything is paused, and the first row of the outbox.
--- name: owner_list
-select p.topic, p.log, p.generation, p.partition, p.next, p.last_id, p.fence, p.owner, p.group_name, g.state,
-    exists (select 1 from evenflow_pause), (select min(id) from evenflow_outbox)
-from evenflow_position as p left join evenflow_group as g on g.group_name = p.group_name and g.topic = p.topic
-order by p.group_name, p.topic, p.log, p.generation, p.partition
-
--- name: position_free
-select count(*) from evenflow_position where owner is null
-
--- name: position_settled
-select settled from evenflow_position where group_name = $1
-
--- name: position_marks
-select partition, next, marks from evenflow_position
-where group_name = $1 and topic = $2 and log = $3 and generation = $4 order by partition
 
 -- A fence that was given out once never comes back, also when rows were dropped meanwhile.
 -- name: position_create
@@ -60,51 +17,6 @@ values ($1, $2, $3, $4, $5, $6, null, $7, $8, max(
     coalesce((select fence from evenflow_lineage where group_name = $1), 0)))
 on conflict (group_name, topic, log, generation, partition) do nothing
 
--- name: position_retire
-update evenflow_position set fence = fence + 1, owner = null
-where group_name = $1 and topic = $2 and log = $3 and generation = $4
-
--- name: position_drop_others
-delete from evenflow_position where group_name = $1 and topic = $2 and (log <> $3 or generation <> $4)
-
--- name: position_seek
-update evenflow_position set next = $6, last_id = null, marks = $7, settled = $8, owner = null, claims = 0,
-    trying = null, fence = 1 + (select max(fence) from evenflow_position where group_name = $1 and topic = $2)
-where group_name = $1 and topic = $2 and log = $3 and generation = $4 and partition = $5
-
--- name: group_create
-insert into evenflow_group (group_name, topic, log, created) values ($1, $2, $3, $4)
-on conflict (group_name, topic) do nothing
-
--- name: group_list
-select group_name, topic, log, state, reason from evenflow_group order by group_name, topic
-
--- name: group_names
-select group_name from evenflow_group union select group_name from evenflow_pause order by 1
-
--- name: group_state
-update evenflow_group set state = $3, reason = $4 where group_name = $1 and topic = $2
-
--- name: group_log
-update evenflow_group set log = $3, state = 'running', reason = null where group_name = $1 and topic = $2
-
--- name: pause_list
-select group_name, topic, generation, partition, at, who, reason from evenflow_pause
-order by group_name, topic, generation, partition
-
--- name: pause_put
-insert into evenflow_pause (group_name, topic, generation, partition, at, who, reason)
-values ($1, $2, $3, $4, $5, $6, $7) on conflict do nothing
-
--- name: pause_remove
-delete from evenflow_pause where group_name = $1 and topic = $2 and generation = $3 and partition = $4
-
--- name: lineage
-select derives from evenflow_lineage where group_name = $1
-
--- name: lineage_list
-select group_name, derives, fence from evenflow_lineage order by group_name
-
 -- name: lineage_put
 insert into evenflow_lineage (group_name, derives, fence) values ($1, $2, $3)
 on conflict (group_name) do update set derives = excluded.derives, fence = max(fence, excluded.fence)
@@ -113,55 +25,19 @@ on conflict (group_name) do update set derives = excluded.derives, fence = max(f
 select max(coalesce((select max(fence) from evenflow_position where group_name = $1), 0),
     coalesce((select fence from evenflow_lineage where group_name = $1), 0))
 
--- name: rename_position
-update evenflow_position set group_name = $2, fence = $3, owner = null where group_name = $1
-
--- name: rename_group
-update evenflow_group set group_name = $2 where group_name = $1
-
 -- name: rename_parked
 update evenflow_parked set group_name = $2 where group_name = $1
-
--- name: rename_inbox
-update evenflow_inbox set group_name = $2 where group_name = $1
 
 -- name: rename_pause
 update or ignore evenflow_pause set group_name = $2 where group_name = $1
 
--- name: drop_position
-delete from evenflow_position where group_name = $1
-
--- name: drop_group
-delete from evenflow_group where group_name = $1
-
 -- name: drop_parked
 delete from evenflow_parked where group_name = $1
-
--- name: drop_pause
-delete from evenflow_pause where group_name = $1
-
--- name: rename_limit
-update evenflow_limit set group_name = $2 where group_name = $1
-
--- name: rename_breaker
-update evenflow_breaker set group_name = $2 where group_name = $1
-
--- name: drop_limit
-delete from evenflow_limit where group_name = $1
-
--- name: drop_breaker
-delete from evenflow_breaker where group_name = $1
-
--- name: limit_get
-select tat from evenflow_limit where group_name = $1
 
 -- $3: as it was read, null where there was none.
 -- name: limit_put
 insert into evenflow_limit (group_name, tat) values ($1, $2)
 on conflict (group_name) do update set tat = excluded.tat where tat = $3
-
--- name: breaker_get
-select state, since, until, pause, passed, prober, permit, reason, version from evenflow_breaker where group_name = $1
 
 -- $10: the version that was read, 0 where there was none.
 -- name: breaker_put
@@ -172,13 +48,6 @@ on conflict (group_name) do update set state = excluded.state, since = excluded.
     pause = excluded.pause, passed = excluded.passed, prober = excluded.prober, permit = excluded.permit,
     reason = excluded.reason, version = excluded.version
 where version = $10
-
--- name: parked_add
-insert into evenflow_parked
-    (group_name, topic, lane, generation, "offset", slot, partition, envelope, head, due, attempts, error, error_type,
-     first_failed, failed, parked, type, size, fingerprint)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
-on conflict (group_name, topic, lane, generation, "offset") do nothing
 
 -- The slots that a partition stands for: $4, and every $3th of the 256 from there. Each lane has a head.
 -- name: parked_lanes
@@ -210,48 +79,10 @@ update evenflow_parked indexed by evenflow_parked_heads set due = case when wish
 where group_name = $1 and topic = $2 and slot in (select slot from slots) and head = 1 and due > $5
     and (wish is not null or failed is null or failed > $5)
 
--- name: parked_due
-select lane, error_type from evenflow_parked as p
-where group_name = $1 and topic = $2 and slot = $3 and head = 1 and due <= $4 and (p.generation, p."offset") = (
-    select generation, "offset" from evenflow_parked as q
-    where q.group_name = p.group_name and q.topic = p.topic and q.lane = p.lane
-    order by generation, "offset" limit 1)
-order by due limit $5
-
--- name: parked_lane
-select generation, "offset", slot, partition, envelope, attempts, wish, error_type, first_failed from evenflow_parked
-where group_name = $1 and topic = $2 and lane = $3 order by generation, "offset" limit $4
-
--- name: parked_failed
-update evenflow_parked set head = 1, due = $6, attempts = $7, error = $8, error_type = $9, fingerprint = $10,
-    first_failed = coalesce(first_failed, $11), failed = $12, wish = null
-where group_name = $1 and topic = $2 and lane = $3 and generation = $4 and "offset" = $5
-
--- name: parked_forewarned
-update evenflow_parked set due = $6, attempts = $7, error = $8, error_type = $9, fingerprint = $10, wish = null
-where group_name = $1 and topic = $2 and lane = $3 and generation = $4 and "offset" = $5
-
 -- name: attempt_add
 insert into evenflow_attempt
     (group_name, topic, lane, generation, "offset", attempt, at, process, error_type, error, fingerprint)
 select $1, $2, $3, $4, $5, coalesce(max(attempt), 0) + 1, $6, $7, $8, $9, $10 from evenflow_attempt
-where group_name = $1 and topic = $2 and lane = $3 and generation = $4 and "offset" = $5
-
--- The last one was written when it began, by a process that could not know whether it would live to see its end.
--- name: attempt_told
-update evenflow_attempt set at = $6, process = $7, error_type = $8, error = $9, fingerprint = $10
-where group_name = $1 and topic = $2 and lane = $3 and generation = $4 and "offset" = $5 and attempt = (
-    select max(attempt) from evenflow_attempt
-    where group_name = $1 and topic = $2 and lane = $3 and generation = $4 and "offset" = $5)
-
--- Its last attempt, $6, does not count: nothing has happened to it since that failed, at $7.
--- name: parked_refund
-update evenflow_parked set attempts = attempts - 1, due = coalesce(due, $8)
-where group_name = $1 and topic = $2 and lane = $3 and generation = $4 and "offset" = $5
-    and head = 1 and attempts = $6 and failed = $7 and wish is null
-
--- name: parked_head
-update evenflow_parked set head = 1, due = $6
 where group_name = $1 and topic = $2 and lane = $3 and generation = $4 and "offset" = $5
 
 -- The first event of each of these lanes (a JSON array).
@@ -261,15 +92,6 @@ from json_each($3) cross join evenflow_parked as p
 where p.group_name = $1 and p.topic = $2 and p.lane = value and (p.generation, p."offset") = (
     select q.generation, q."offset" from evenflow_parked as q
     where q.group_name = $1 and q.topic = $2 and q.lane = value order by q.generation, q."offset" limit 1)
-
--- name: parked_remove
-delete from evenflow_parked
-where group_name = $1 and topic = $2 and lane = $3 and generation = $4 and "offset" = $5
-
--- name: parked_list
-select topic, lane, generation, partition, "offset", envelope, head, due, attempts, error, error_type, wish,
-    first_failed, failed, parked
-from evenflow_parked where group_name = $1 order by topic, lane, generation, "offset" limit $2
 
 -- name: parked_size
 select coalesce((select events from evenflow_lot where group_name = $1), 0), (
@@ -284,114 +106,11 @@ select topic, lane, generation, partition, "offset", envelope, head, due, attemp
     first_failed, failed, parked
 from evenflow_parked where group_name = $1 and lane = $2 order by topic, generation, "offset" limit $3
 
--- name: parked_at
-select lane, topic, generation, partition from evenflow_parked where group_name = $1 and "offset" = $2
-order by topic, generation, partition
-
 -- name: parked_lane_size
 select count(*) from evenflow_parked where group_name = $1 and lane = $2
 
--- name: parked_wish
-update evenflow_parked set wish = $4, due = $5
-where group_name = $1 and topic = $2 and lane = $3 and head = 1 and due is null
-
--- name: parked_whole
-select generation, "offset", slot, partition, envelope, head, due, attempts, error, error_type, wish, first_failed,
-    failed, parked, fingerprint, original
-from evenflow_parked where group_name = $1 and topic = $2 and lane = $3 order by generation, "offset" limit $4
-
--- name: parked_one
-select generation, "offset", slot, partition, envelope, head, due, attempts, error, error_type, wish, first_failed,
-    failed, parked, fingerprint, original
-from evenflow_parked where group_name = $1 and topic = $2 and lane = $3 and "offset" = $4 and partition = $5
-order by generation
-
 -- name: parked_topics
 select distinct topic from evenflow_parked where group_name = $1 and lane = $2 order by topic
-
--- A dead letter at rest, as it was seen.
--- name: parked_edit
-update evenflow_parked set envelope = $7, size = $8, original = coalesce(original, envelope)
-where group_name = $1 and topic = $2 and lane = $3 and generation = $4 and "offset" = $5
-    and head = 1 and due is null and wish is null and envelope = $6
-
--- name: parked_restore
-update evenflow_parked set envelope = original, size = length(original), original = null
-where group_name = $1 and topic = $2 and lane = $3 and generation = $4 and "offset" = $5
-    and head = 1 and due is null and wish is null and envelope = $6 and original is not null
-
--- name: parked_everything
-select distinct topic, lane from evenflow_parked where group_name = $1 order by topic, lane
-
--- name: parked_put_back
-insert into evenflow_parked (group_name, topic, lane, generation, "offset", slot, partition, envelope, head, due,
-    attempts, error, error_type, first_failed, failed, parked, type, fingerprint, size, original)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, null, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
-
--- name: parked_unhead
-update evenflow_parked as p set head = 0, due = null, wish = null
-where p.group_name = $1 and p.topic = $2 and p.lane = $3 and p.head = 1 and exists (
-    select 1 from evenflow_parked as q where q.group_name = p.group_name and q.topic = p.topic and q.lane = p.lane
-    and (q.generation, q."offset") < (p.generation, p."offset"))
-
--- name: attempt_list
-select attempt, at, process, error_type, error, fingerprint from evenflow_attempt
-where group_name = $1 and topic = $2 and lane = $3 and generation = $4 and "offset" = $5 order by attempt
-
--- name: attempt_put_back
-insert into evenflow_attempt (group_name, topic, lane, generation, "offset", attempt, at, process, error_type, error,
-    fingerprint)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) on conflict do nothing
-
--- name: carried_add
-insert into evenflow_carried (group_name, topic, lane, generation, "offset", partition, log, digest, read_generation,
-    read_partition, read_to, at)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-on conflict (group_name, topic, lane, generation, "offset") do update set partition = excluded.partition,
-    log = excluded.log, digest = excluded.digest, read_generation = excluded.read_generation,
-    read_partition = excluded.read_partition, read_to = excluded.read_to, at = excluded.at
-
--- name: carried_list
-select topic, lane, generation, "offset", partition, log, digest, read_generation, read_partition, read_to
-from evenflow_carried where group_name = $1
-
--- name: carried_remove
-delete from evenflow_carried
-where group_name = $1 and topic = $2 and lane = $3 and generation = $4 and "offset" = $5
-
--- The log brings these again.
--- name: carried_unwind
-delete from evenflow_carried
-where group_name = $1 and topic = $2 and generation = $3 and partition = $4 and "offset" >= $5
-
--- name: carried_unwind_later
-delete from evenflow_carried where group_name = $1 and topic = $2 and generation > $3
-
--- name: drop_carried
-delete from evenflow_carried where group_name = $1
-
--- name: rename_carried
-update evenflow_carried set group_name = $2 where group_name = $1
-
--- name: position_hand_on
-update evenflow_position set fence = fence + 1, owner = null
-where group_name = $1 and topic = $2 and generation = $3 and partition = $4
-
--- name: position_ends
-select topic, generation, partition, next, settled from evenflow_position where group_name = $1
-
--- name: operations_of
-select o.id, o.kind, o.who, o.at, o.state, i.state from evenflow_operation_item as i
-join evenflow_operation as o on o.id = i.operation
-where o.group_name = $1 and i.topic = $2 and i.lane = $3 and i.generation = $4 and i."offset" = $5
-order by o.id desc limit $6
-
--- name: parked_unwind
-delete from evenflow_parked
-where group_name = $1 and topic = $2 and generation = $3 and partition = $4 and "offset" >= $5
-
--- name: parked_unwind_later
-delete from evenflow_parked where group_name = $1 and topic = $2 and generation > $3
 
 -- The log that they came from is no more: they stand before everything of the new one, in the order that they had.
 -- name: parked_bygone
@@ -399,13 +118,6 @@ update evenflow_parked set lane = case when substr(lane, 1, 1) = '#' then '#' ||
     generation = generation - (
         select max(generation) - min(min(generation), 1) + 1 from evenflow_parked where group_name = $1 and topic = $2)
 where group_name = $1 and topic = $2
-
--- name: parked_rehead
-update evenflow_parked as p set head = 1, due = $3
-where p.group_name = $1 and p.topic = $2 and p.head = 0 and (p.generation, p."offset") = (
-    select generation, "offset" from evenflow_parked as q
-    where q.group_name = p.group_name and q.topic = p.topic and q.lane = p.lane
-    order by generation, "offset" limit 1)
 
 -- Operations: a redrive or a discard of many dead letters. A dead letter is the first of its lane, has no due time, and
 -- is the same as when it was seen. `:filter` stands for the conditions that a person gave.
@@ -422,9 +134,6 @@ select $1, $2 + row_number() over (order by topic, lane) - 1, topic, lane, gener
         where q.group_name = p.group_name and q.topic = p.topic and q.lane = p.lane
         order by generation, "offset" limit 1)
     order by p.topic, p.lane limit $7)
-
--- name: letters_last
-select topic, lane from evenflow_operation_item where operation = $1 order by place desc limit 1
 
 -- How many dead letters there are, and how many of them each open operation has before it.
 -- name: letters_count
@@ -464,57 +173,15 @@ select :value, sum(p.head = 1 and p.due is null), sum(p.head = 1 and p.due is no
 from evenflow_parked as p :index where p.group_name = $1 and :filter
 group by 1 order by 2 desc, count(*) desc, 1 limit $2
 
--- name: operation_add
-insert into evenflow_operation (kind, group_name, filter, plan, state, reason, who, at, changed, credited)
-values ($1, $2, $3, $4, 'gathering', $5, $6, $7, $7, $7) returning id
-
--- name: operation_open
-select id, kind, group_name, filter, plan, state, reason, outcome, who, at, changed, total, asked, passed, failed, gone,
-    credit, credited, open
-from evenflow_operation where open > 0 order by id
-
--- name: operation_one
-select id, kind, group_name, filter, plan, state, reason, outcome, who, at, changed, total, asked, passed, failed, gone,
-    credit, credited, open
-from evenflow_operation where id = $1
-
--- name: operation_list
-select id, kind, group_name, filter, plan, state, reason, outcome, who, at, changed, total, asked, passed, failed, gone,
-    credit, credited, open
-from evenflow_operation order by id desc limit $1
-
--- name: operation_failures
-select i.topic, i.lane, p.type, p.envelope, p.error from evenflow_operation_item as i
-left join evenflow_parked as p on p.group_name = $2
-    and p.topic = i.topic and p.lane = i.lane and p.generation = i.generation and p."offset" = i."offset"
-where i.operation = $1 and i.state = 'failed' order by i.place limit $3
-
--- name: operation_write
-update evenflow_operation set state = $2, outcome = $3, changed = $4, total = $5, asked = $6, passed = $7, failed = $8,
-    gone = $9, credit = $10, credited = $11, open = $12
-where id = $1
-
--- Those whose turn has come, if they are dead letters still, and the same.
--- name: operation_take
-update evenflow_operation_item as i set state = 'asked'
-where i.operation = $1 and i.place >= $2 and i.place < $3 and exists (
-    select 1 from evenflow_parked as p where p.group_name = $4
-    and p.topic = i.topic and p.lane = i.lane and p.generation = i.generation and p."offset" = i."offset"
-    and p.head = 1 and p.due is null
-    and p.attempts || '/' || coalesce(p.failed, 0) || '/' || p.size || '/' || (p.original is not null) = i.seen
-    and (p.generation, p."offset") = (
-        select generation, "offset" from evenflow_parked as q
-        where q.group_name = p.group_name and q.topic = p.topic and q.lane = p.lane
-        order by generation, "offset" limit 1))
+-- The open operations are this transaction's from here on. Before they are read to be changed.
+-- name: operation_lock
+select id from evenflow_operation where open > 0 order by id
 
 -- name: operation_wish
 update evenflow_parked as p set wish = $5, due = $6 from evenflow_operation_item as i
 where i.operation = $1 and i.place >= $2 and i.place < $3 and i.state = 'asked'
     and p.group_name = $4
     and p.topic = i.topic and p.lane = i.lane and p.generation = i.generation and p."offset" = i."offset"
-
--- name: operation_absent
-delete from evenflow_operation_item where operation = $1 and place >= $2 and place < $3 and state = 'waiting'
 
 -- How many of those asked for are decided.
 -- name: operation_look
@@ -558,32 +225,17 @@ where i.operation = $1 and i.state = 'asked' and exists (
         where q.group_name = p.group_name and q.topic = p.topic and q.lane = p.lane
         order by generation, "offset" limit 1)))
 
--- name: operation_prune
-delete from evenflow_operation_item where operation = $1 and place >= $2 and place < $3 + (
-    select min(place) from evenflow_operation_item where operation = $1 and place >= $2)
-
--- name: rename_operation
-update evenflow_operation set group_name = $2 where group_name = $1
-
--- name: drop_operation_item
-delete from evenflow_operation_item where state = 'asked' and operation in (
-    select id from evenflow_operation where group_name = $1 and open > 0)
-
--- name: drop_operation
-update evenflow_operation set state = 'cancelled', outcome = 'the group was dropped', gone = asked - passed - failed
-where group_name = $1 and open > 0
-
--- name: outbox_add
-insert into evenflow_outbox (topic, count, bytes, created, body) values ($1, $2, $3, $4, $5) returning id
-
--- name: outbox_next
-select id, topic, count, body from evenflow_outbox order by id limit $1
-
--- name: relay_next
-select id, topic, body, (select min(due) from evenflow_due) from evenflow_outbox order by id limit $1
-
+-- $1: a JSON array of ids. What lies between them may be another's, committed since.
 -- name: outbox_remove
-delete from evenflow_outbox where id <= $1
+delete from evenflow_outbox where id in (select value from json_each($1))
+
+-- $1: a JSON array of ids.
+-- name: outbox_there
+select id from evenflow_outbox where id in (select value from json_each($1))
+
+-- name: relay_others
+select id, topic, body, (select min(due) from evenflow_due) from evenflow_outbox
+where topic not in (select value from json_each($2)) order by id limit $1
 
 -- name: outbox_size
 select coalesce(sum(count), 0), coalesce(sum(bytes), 0), min(created), coalesce(min(id), 0) from evenflow_outbox
@@ -595,17 +247,7 @@ select coalesce((select seq from sqlite_sequence where name = 'evenflow_outbox')
 -- name: counters_draw
 insert into evenflow_counter (topic, slot, number)
 select $1, value ->> 0, value ->> 1 from json_each($2) where true
-on conflict (topic, slot) do update set number = number + excluded.number returning slot, number
-
--- name: due_add
-insert into evenflow_due (due, name, topic, envelope) values ($1, $2, $3, $4)
-on conflict (name) do update set due = excluded.due, topic = excluded.topic, envelope = excluded.envelope
-
--- name: due_cancel
-delete from evenflow_due where name = $1
-
--- name: due_list
-select id, due, name, topic, envelope from evenflow_due order by due, id limit $1
+on conflict (topic, slot) do update set number = number + excluded.number returning slot, number, ''
 
 -- name: due_size
 select (select count(*) from evenflow_due), min(due) from evenflow_due
@@ -613,15 +255,6 @@ select (select count(*) from evenflow_due), min(due) from evenflow_due
 -- name: due_take
 delete from evenflow_due where id in (select id from evenflow_due where due <= $1 order by due, id limit $2)
 returning due, id, topic, envelope
-
--- name: due_next
-select min(due) from evenflow_due
-
--- name: due_named
-select id, due, name, topic, envelope from evenflow_due where name = $1
-
--- name: due_names
-select name from evenflow_due where name >= $1 order by name limit $2
 
 -- Times are as the code says them; `process` is who said so last. Where they are as before, all goes on as before.
 -- name: schedule_declare
@@ -635,60 +268,20 @@ on conflict (name) do update set
     group_name = excluded.group_name, topic = excluded.topic, type = excluded.type, line = excluded.line,
     tz = excluded.tz, seconds = excluded.seconds, missed = excluded.missed, process = excluded.process
 
--- name: schedule_list
-select name, group_name, topic, type, line, tz, seconds, missed, anchor, next_due, process, paused, paused_by,
-    paused_why, last_due, last_run, runs
-from evenflow_schedule order by name
-
 -- name: schedule_move
 update evenflow_schedule set next_due = $3, last_due = coalesce($4, last_due),
     last_run = coalesce($5, last_run), runs = runs + $6, anchor = coalesce($7, anchor)
 where name = $1 and next_due is $2 and paused is null
 
--- name: schedule_ran
-update evenflow_schedule set last_run = $2, runs = runs + 1 where name = $1
-
--- name: schedule_pause
-update evenflow_schedule set paused = $2, paused_by = $3, paused_why = $4 where name = $1 and paused is null
-
--- name: schedule_resume
-update evenflow_schedule set paused = null, paused_by = null, paused_why = null
-where name = $1 and paused is not null
-
--- name: drop_schedule
-delete from evenflow_schedule where group_name = $1
-
 -- name: rename_schedule
 update or replace evenflow_schedule set group_name = $2, name = $3, type = $4 where group_name = $1
 
--- name: inbox_add
-insert into evenflow_inbox (group_name, replay, source, id, seen) values ($1, $2, $3, $4, $5)
-on conflict (group_name, replay, source, id) do nothing
-
--- name: inbox_seen
-select 1 from evenflow_inbox where group_name = $1 and replay = $2 and source = $3 and id = $4
-
--- name: inbox_count
-select count(*) from evenflow_inbox where group_name = $1
-
--- name: inbox_clear
-delete from evenflow_inbox where group_name = $1
-
--- name: inbox_prune
-delete from evenflow_inbox where seen < $1
-
--- name: audit_add
-insert into evenflow_audit (at, who, what, subject, detail) values ($1, $2, $3, $4, $5)
+-- $3: a JSON array of [source, id]; gives back those that are remembered.
+-- name: inbox_known
+select i.source, i.id from json_each($3) as wanted cross join evenflow_inbox as i
+where i.group_name = $1 and i.replay = $2
+    and i.source = json_extract(wanted.value, '$[0]') and i.id = json_extract(wanted.value, '$[1]')
 
 -- name: audit_list
 select id, at, who, what, subject, detail from evenflow_audit
 where at >= $1 and ($2 = '' or instr(subject, $2) > 0) order by id desc limit $3
-
--- name: audit_of
-select at, who, what, detail from evenflow_audit where subject = $1 and at >= $2 order by id desc limit $3
-
--- name: store_producer
-select producer from evenflow_store
-
--- name: store_adopt
-update evenflow_store set producer = $1

@@ -37,10 +37,10 @@ from evenflow.sqlite_file import (
     replaced_words,
 )
 from evenflow.store import Applied, Migration, Process, Row, Session, StoreCapabilities
-from evenflow.stores import sqlite_schema
+from evenflow.stores import joined_sqlite, migrating, sqlite_schema
 from evenflow.stores.sqlite_beats import Beats, FileBeats, MemoryBeats
 from evenflow.stores.sqlite_driver import ApswLink, Link, Place
-from evenflow.stores.sqlite_open import MEMORY, DriverName, joined, looking, opener, reserve
+from evenflow.stores.sqlite_open import MEMORY, DriverName, looking, opener, reserve
 from evenflow.stores.sqlite_session import SqliteSession
 from evenflow.stores.write_turns import WriteTurns
 from evenflow.stores.write_units import WriteUnits
@@ -67,7 +67,7 @@ class SqliteStore:
         self.dialect = "sqlite"
         self.id = ""
         self.capabilities = StoreCapabilities(durable=path != MEMORY, shared=path != MEMORY)
-        self.sql: Mapping[str, str] = load("store_sqlite")
+        self.sql: Mapping[str, str] = load("store", "store_sqlite")
         self._watched = _Watched(self._look)
         self.changed: Signal = self._watched
         self._clock = clock
@@ -161,7 +161,7 @@ class SqliteStore:
                 if await self._exclusively(partial(sqlite_schema.apply, migration=migration, now=self._clock.now())):
                     applied.append(migration)
             except StatementFailed as error:
-                raise sqlite_schema.failed(migration, error) from error
+                raise migrating.failed(migration, error) from error
         return applied
 
     async def examine(self, *, deep: bool) -> Sequence[Finding]:
@@ -235,15 +235,18 @@ class SqliteStore:
         finally:
             turns.give()
 
-    def join(self, connection: object) -> Session:
+    async def join(self, connection: object) -> Session:
         self._opened()
-        return joined(connection, self._driver, self._place)
+        return await joined_sqlite.join(connection, self._driver, self._place)
 
     async def beat(self, process: Process) -> None:
         await self._beats.beat(process)
 
     async def processes(self) -> list[Process]:
         return await self._beats.processes()
+
+    async def end(self, process: str) -> None:
+        """Nobody can: the write lock is the operating system's, and goes with its process."""
 
     async def forget(self, process: str) -> None:
         await self._beats.forget(process)

@@ -11,7 +11,7 @@ from typing import Literal
 
 import apsw
 
-from evenflow.errors import Refused, TransactionError
+from evenflow.errors import Refused
 from evenflow.sqlite_file import (
     BUSY_MILLISECONDS,
     SETTINGS,
@@ -23,7 +23,6 @@ from evenflow.sqlite_file import (
 )
 from evenflow.stores.sqlite_driver import ApswLink, Link, Place
 from evenflow.stores.sqlite_schema import KIND
-from evenflow.stores.sqlite_session import JoinedSession
 from evenflow.stores.sqlite_stdlib import StdlibLink
 
 DriverName = Literal["apsw", "sqlite3"]
@@ -95,48 +94,3 @@ def looking(driver: DriverName, place: Place) -> Link:
         if is_busy(error):
             raise
         raise diagnose(error, place.path, place.what).refusal() from error
-
-
-def joined(connection: object, driver: DriverName, place: Place) -> JoinedSession:
-    """The user's open transaction as a session. Raises `TransactionError` with the remedy."""
-    opening = ""
-    if place.path == MEMORY:
-        raise TransactionError(
-            "a connection cannot be joined to a store in memory, as that of a world",
-            remedy="test this on files: app.open(handle=True, settings=Settings.load({'folder': …}))",
-        )
-    if isinstance(connection, apsw.Connection):
-        _same_driver(driver, "apsw")
-        link: Link = ApswLink(connection, place)
-    elif isinstance(connection, sqlite3.Connection):
-        _same_driver(driver, "sqlite3")
-        link = StdlibLink(connection, place)
-        if connection.isolation_level is not None and getattr(connection, "autocommit", -1) == -1:
-            opening = f"begin {connection.isolation_level}"
-    else:
-        raise TransactionError(
-            f"a {type(connection).__name__} cannot be joined to a SQLite store",
-            remedy="give the connection of sqlite3 or apsw beneath it",
-        )
-    _same_file(link, place)
-    if not link.in_transaction and not opening:
-        raise TransactionError("the joined connection is not in a transaction", remedy="begin one before joining it")
-    return JoinedSession(link, opening)
-
-
-def _same_driver(ours: DriverName, theirs: DriverName) -> None:
-    if ours != theirs:
-        raise TransactionError(
-            f"a connection of {theirs} cannot be joined to a store that is opened through {ours}: two copies of SQLite "
-            "in one process must never open the same file",
-            remedy=f"open the store with ?driver={theirs}",
-        )
-
-
-def _same_file(link: Link, place: Place) -> None:
-    theirs = str(link.value("select file from pragma_database_list where name = 'main'") or "")
-    if not theirs or not Path(theirs).samefile(place.path):
-        raise TransactionError(
-            f"the joined connection leads to {theirs or MEMORY}, the store is {place.path}",
-            remedy="join a connection to the store's own file",
-        )

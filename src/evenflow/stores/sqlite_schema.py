@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.resources import files
-from textwrap import indent
 
-from evenflow.errors import EvenflowError, Refused, StatementFailed
+from evenflow.errors import StatementFailed
 from evenflow.migrations import checksum, load_migrations
 from evenflow.sqlite_file import KindOfFile, read_header
 from evenflow.store import Applied, Migration
+from evenflow.stores import migrating
+from evenflow.stores.migrating import OWNER
 from evenflow.stores.sqlite_driver import Link
 from evenflow.stores.sqlite_text import statements
 
 KIND = KindOfFile(what="the store", application_id=0x45764673, version=1 << 31, exclusive=False)
 """The id is "EvFs". Any version passes: `user_version` is the team's own."""
-OWNER = "evenflow"
 
 _STORE = """
 create table if not exists evenflow_store (
@@ -57,8 +57,7 @@ def ready(link: Link, own: Sequence[Migration], path: str) -> str:
     """The store's id where there is nothing to make and none of ours to apply, or empty: asked without the lock."""
     if KIND.check(read_header(link.fetch), path):
         return ""
-    there = {each.number: each.checksum for each in applied(link) if each.owner == OWNER}
-    if there != {each.number: checksum(each) for each in own}:
+    if not migrating.complete(applied(link), own):
         return ""
     return str(link.value("select id from evenflow_store") or "")
 
@@ -70,19 +69,15 @@ def apply(link: Link, migration: Migration, now: float) -> bool:
         (migration.owner, migration.number),
     )
     if rows:
-        _unchanged(migration, *rows[0])
+        migrating.unchanged(migration, *rows[0])
         return False
     link.control("pragma defer_foreign_keys = on")
     for line, statement in statements(migration.sql):
         try:
             link.execute(statement)
         except StatementFailed as error:
-            raise Refused(
-                f"the migration {migration.name} of {migration.owner!r} fails: {error.reason}\n"
-                f"  in {migration.file or migration.name}:{line + _inside(error, statement)}:\n"
-                f"{indent(statement, '    ')}",
-                remedy="correct the file; nothing of it was applied",
-            ) from error
+            place = line + _inside(error, statement)
+            raise migrating.failed_at(migration, error.reason, place, statement) from error
     link.execute(
         "insert into evenflow_migration values ($1, $2, $3, $4, $5)",
         (migration.owner, migration.number, migration.name, checksum(migration), now),
@@ -104,28 +99,7 @@ def applied(link: Link) -> list[Applied]:
     return [Applied(*row) for row in rows]
 
 
-def _unchanged(migration: Migration, name: str, applied: str) -> None:
-    if applied != checksum(migration):
-        also = "" if name == migration.name else f" (applied as {name})"
-        raise Refused(
-            f"the migration {migration.name} of {migration.owner!r}{also} was changed after it was applied",
-            remedy="put its text back, and write the change as a new migration",
-        )
-
-
 def not_newer(link: Link, own: Sequence[Migration], path: str) -> None:
     """Raise `Refused` if a newer Evenflow has migrated this database."""
     newest = link.value(f"select coalesce(max(number), 0) from evenflow_migration where owner = '{OWNER}'")
-    if newest > max((each.number for each in own), default=0):
-        raise Refused(
-            f"the store at {path} was migrated by a newer version of Evenflow (step {newest})",
-            remedy="pip install --upgrade evenflow; nothing was changed in that file",
-        )
-
-
-def failed(migration: Migration, error: EvenflowError) -> Refused:
-    """What a migration that could not be committed says."""
-    return Refused(
-        f"the migration {migration.name} of {migration.owner!r} fails at its commit: {error.message}",
-        remedy="correct the file; nothing of it was applied",
-    )
+    migrating.not_newer(newest, own, path)

@@ -20,13 +20,17 @@ class _Statements:
         self._depth = 0
         self._lost: Exception | None = None
 
-    async def run(self, statements: Sequence[Statement]) -> None:
+    async def run(self, statements: Sequence[Statement], guards: Sequence[Statement] = ()) -> int:
         self._check()
         try:
+            for held, (sql, args) in enumerate(guards):
+                if self._link.execute(sql, args) != 1:
+                    return held
             self._link.run(statements)
         except Exception as error:
             self._failed(error)
             raise
+        return len(guards)
 
     async def execute(self, sql: str, args: tuple[Any, ...] = ()) -> int:
         self._check()

@@ -11,28 +11,9 @@ from typing import Any
 
 from evenflow.errors import EvenflowError, StatementFailed, StoreUnavailable
 from evenflow.sqlite_pace import to_the_end
-from evenflow.store import Session
 from evenflow.stores.sqlite_session import UnitSession
+from evenflow.stores.unit import GROUP_SECONDS, GROUP_UNITS, Last, Unit, Work
 from evenflow.stores.write_turns import WriteTurns, roll_back
-
-GROUP_UNITS = 500
-GROUP_SECONDS = 0.005
-"""How long the first unit of a transaction may wait for its commit while others still run."""
-
-Work = Callable[[Session], Awaitable[Any]]
-Last = Callable[[Session, list[Any]], Awaitable[None]]
-
-
-class _Unit:
-    """A unit that was asked for; `done` is its answer, `result` what its work has returned."""
-
-    __slots__ = ("done", "last", "result", "work")
-
-    def __init__(self, work: Work, last: Last | None, done: asyncio.Future[Any]) -> None:
-        self.work = work
-        self.last = last
-        self.done = done
-        self.result: Any = None
 
 
 class _Group:
@@ -42,7 +23,7 @@ class _Group:
 
     def __init__(self, turn: asyncio.Future[None]) -> None:
         self.turn = turn
-        self.units: deque[_Unit] = deque()
+        self.units: deque[Unit] = deque()
 
 
 class WriteUnits:
@@ -64,7 +45,7 @@ class WriteUnits:
         if not groups or turns.last is not groups[-1].turn:  # somebody else has asked since
             groups.append(_Group(turns.ask()))
         done = self._loop.create_future()
-        groups[-1].units.append(_Unit(work, last, done))
+        groups[-1].units.append(Unit(work, last, done))
         if self._task is None:
             self._task = self._loop.create_task(self._serve(), context=Context())
             self._task.add_done_callback(self._over)
@@ -112,9 +93,9 @@ class WriteUnits:
             if not (turn.cancel() or turn.cancelled() or turn.exception()):
                 self._turns.give()
 
-    async def _transaction(self, queue: deque[_Unit]) -> None:
+    async def _transaction(self, queue: deque[Unit]) -> None:
         """Run units and commit them."""
-        shared: list[_Unit] = []
+        shared: list[Unit] = []
         try:
             await self._begin()
         except EvenflowError as error:
@@ -127,8 +108,8 @@ class WriteUnits:
                 await self._finish(shared)
                 await self._turns.commit()
         except StatementFailed as error:
-            if len(shared) == 1 and not shared[0].done.done():
-                shared[0].done.set_exception(error)  # a deferred constraint: its own fault
+            if len(shared) == 1:
+                shared[0].fail(error)  # a deferred constraint: its own fault
             self._fail(shared, error)
         except Exception as error:
             self._fail(shared, error)
@@ -142,7 +123,7 @@ class WriteUnits:
         finally:
             roll_back(self._link)
 
-    async def _fill(self, shared: list[_Unit], queue: deque[_Unit]) -> None:
+    async def _fill(self, shared: list[Unit], queue: deque[Unit]) -> None:
         """Run units as long as there are any, and the first of them has not waited for too long."""
         until = self._monotonic() + GROUP_SECONDS
         while queue and len(shared) < GROUP_UNITS:
@@ -152,8 +133,8 @@ class WriteUnits:
             error = await self._unit(unit, first=not shared)
             if error is None:
                 shared.append(unit)
-            elif not unit.done.done():
-                unit.done.set_exception(error)
+            else:
+                unit.fail(error)
             if not self._link.in_transaction:  # lost with this unit
                 self._fail(shared, error)
                 shared.clear()
@@ -161,7 +142,7 @@ class WriteUnits:
             if self._monotonic() >= until or not self._link.shares:
                 return
 
-    async def _unit(self, unit: _Unit, *, first: bool) -> Exception | None:
+    async def _unit(self, unit: Unit, *, first: bool) -> Exception | None:
         """Run one. An error of its own undoes it alone."""
         session = UnitSession(self._link)
         try:
@@ -196,7 +177,7 @@ class WriteUnits:
         except Exception as error:
             raise self._link.failure(error, sql) from error
 
-    async def _finish(self, group: list[_Unit]) -> None:
+    async def _finish(self, group: list[Unit]) -> None:
         """What the units do together: the last statements of the transaction."""
         together: dict[Last, list[Any]] = {}
         for unit in group:
@@ -210,13 +191,12 @@ class WriteUnits:
             finally:
                 session.close()
 
-    def _fail(self, units: Iterable[_Unit], error: BaseException | None) -> None:
+    def _fail(self, units: Iterable[Unit], error: BaseException | None) -> None:
         for unit in units:
-            if not unit.done.done():
-                unit.done.set_exception(_of_group(error))
+            unit.fail(_of_group(error))
 
 
-def _cancel(units: Iterable[_Unit]) -> None:
+def _cancel(units: Iterable[Unit]) -> None:
     for unit in units:
         unit.done.cancel()
 

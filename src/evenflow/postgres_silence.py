@@ -1,0 +1,112 @@
+"""Looks after answers that do not come: a server that is gone or frozen, a connection cut without a word, a lock."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from evenflow.postgres_errors import PostgresError
+from evenflow.postgres_link import Link
+from evenflow.postgres_place import PostgresPlace
+
+log = logging.getLogger("evenflow")
+
+SILENT = 2.0
+"""Seconds without an answer after which somebody asks why."""
+EVERY = 1.0
+PATIENCE = 5.0
+"""Seconds that the server may take to say it."""
+
+_ASK = """
+select a.pid, coalesce(a.state, ''), coalesce(extract(epoch from clock_timestamp() - a.state_change), 0)::float8, (
+    select string_agg(format('pid %s (%s, %s for %s s)', b.pid, coalesce(nullif(b.application_name, ''), 'unnamed'),
+        b.state, extract(epoch from clock_timestamp() - b.xact_start)::int), ', ')
+    from pg_catalog.pg_stat_activity as b where b.pid = any (pg_blocking_pids(a.pid)))
+from pg_catalog.pg_stat_activity as a where a.pid = any ($1::int[])
+"""
+
+
+class Silence:
+    """Asks the server, over another connection, about those that wait, and gives up what can get no answer.
+
+    The other connection is there only while somebody waits for long. `what` is whose connections they are, for the
+    log. Behind a pooler nobody knows which of the server's sessions is whose: then only a server that answers
+    nobody is noticed.
+    """
+
+    def __init__(self, links: Callable[[], Iterable[Link]], place: PostgresPlace, what: str, *, pooled: bool) -> None:
+        self._links = links
+        self._place = place
+        self._what = what
+        self._pooled = pooled
+        self._asking: Link | None = None
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(self._run())
+
+    async def close(self) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        self._leave()
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(EVERY)
+            now = self._loop.time()
+            silent = [link for link in self._links() if link.since and now - link.since > SILENT]
+            if silent:
+                await self._look(silent)
+            else:
+                self._leave()
+
+    async def _look(self, silent: list[Link]) -> None:
+        waited = {link: link.since for link in silent}
+        try:
+            async with asyncio.timeout(PATIENCE):
+                found = await self._ask([link.pid for link in silent])
+        except TimeoutError:
+            self._give_up(waited, f"no answer for {PATIENCE:g} s")
+        except PostgresError as error:
+            self._leave()
+            if _refused(error):
+                log.warning("%s could not be asked why it does not answer: %s", self._what, error.message)
+            else:
+                self._give_up(waited, error.message)
+        else:
+            for link, since in waited.items():
+                if link.since == since and not self._pooled:
+                    self._judge(link, found.get(link.pid))
+
+    async def _ask(self, pids: list[int]) -> dict[int, tuple[Any, ...]]:
+        if self._asking is None or self._asking.dead:
+            self._asking = await Link.connect(self._place)
+        return {row[0]: row for row in await self._asking.fetch(_ASK, (pids,))}
+
+    def _give_up(self, waited: dict[Link, float], why: str) -> None:
+        self._leave()
+        log.warning("%s waits: %s", self._what, why)
+        for link, since in waited.items():
+            if link.since == since:
+                link.fail(f"the server does not answer: {why}")
+
+    def _judge(self, link: Link, row: tuple[Any, ...] | None) -> None:
+        if row is None:
+            link.fail("the server has ended this connection, and its word was lost")
+            return
+        _, state, seconds, holders = row
+        if state.startswith("idle") and seconds > SILENT / 2:
+            link.fail("the server has answered, and its answer was lost on the way")
+        elif holders and holders != link.waits_for:
+            link.waits_for = holders
+            log.warning("%s waits for a lock that is held by %s", self._what, holders)
+
+    def _leave(self) -> None:
+        if self._asking is not None:
+            self._asking.close()
+            self._asking = None
+
+
+def _refused(error: PostgresError) -> bool:
+    """Whether it was the server itself that said so (it has no room, say): then it is there."""
+    return bool(error.sqlstate) or "FATAL:" in str(error.__cause__)

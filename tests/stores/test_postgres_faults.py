@@ -1,0 +1,195 @@
+"""The store on PostgreSQL while its server is killed, frozen, cut off; and what it does not take for anybody's fault."""
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+
+import pytest
+
+from evenflow import postgres_silence
+from evenflow.clock import SystemClock
+from evenflow.errors import StoreUnavailable
+from evenflow.places import make_store
+from evenflow.stores import postgres_control
+from services.private import private_postgres
+from services.proxy import Proxy
+from tests import servers
+
+MADE = "create table if not exists made (id bigint primary key, word text)"
+ADD = "insert into made values ($1, $2)"
+PATIENCE = 30.0
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(postgres_silence, "SILENT", 0.5)
+    monkeypatch.setattr(postgres_silence, "EVERY", 0.2)
+    monkeypatch.setattr(postgres_silence, "PATIENCE", 1.0)
+    monkeypatch.setattr(postgres_control, "PATIENCE", 1.0)
+
+
+@asynccontextmanager
+async def opened(url):
+    store = make_store(url, "shop", SystemClock())
+    await store.open()
+    try:
+        await add(store, None)
+        yield store
+    finally:
+        await store.close()
+
+
+async def add(store, number):
+    async def work(session):
+        if number is None:
+            await session.execute(MADE)
+        else:
+            await session.execute(ADD, (number, "w"))
+
+    await store.transact(work)
+
+
+async def again(work, what):
+    """Do this until the store is there."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return await work()
+        except StoreUnavailable as error:
+            assert time.monotonic() < deadline, f"{what}: {error}"
+            await asyncio.sleep(0.02)
+
+
+async def numbers(store):
+    return [row[0] for row in await again(lambda: store.read("select id from made order by id"), "reading")]
+
+
+def proxied(url, proxy):
+    head, _, tail = url.rpartition("@")
+    return f"{head}@127.0.0.1:{proxy.address.rpartition(':')[2]}/{tail.partition('/')[2]}"
+
+
+@pytest.mark.parametrize("way", ["kill", "freeze"])
+def test_a_server_that_is_killed_or_frozen_is_waited_for_and_found_again(way, impatient):
+    servers.need("postgres")
+
+    async def main(server):
+        async with opened(server.url()) as store:
+            await add(store, 1)
+            session = store.session()
+            await session.begin()
+            await session.execute(ADD, (2, "lost"))
+            await asyncio.to_thread(getattr(server, way))
+            with pytest.raises(StoreUnavailable):
+                async with asyncio.timeout(PATIENCE):
+                    await session.commit()
+            await session.rollback()
+            with pytest.raises(StoreUnavailable):
+                async with asyncio.timeout(PATIENCE):
+                    await add(store, 3)
+            await asyncio.to_thread(server.start if way == "kill" else server.thaw)
+            await again(lambda: add(store, 4), "after the server was well")
+            found = await numbers(store)
+            assert {1, 4} <= set(found), found
+            assert set(found) <= {1, 2, 3, 4}
+
+    with private_postgres() as server:
+        asyncio.run(main(server))
+
+
+def test_an_answer_that_is_lost_on_the_way_is_noticed(postgres_url, impatient):
+    with Proxy(servers.postgres().port) as proxy:
+
+        async def main():
+            async with opened(proxied(postgres_url, proxy)) as store:
+                session = store.session()
+                await session.begin()
+                await session.execute(ADD, (1, "w"))
+                proxy.swallow(down=True, up=False)
+                with pytest.raises(StoreUnavailable, match="may have been done or not"):
+                    async with asyncio.timeout(PATIENCE):
+                        await session.commit()
+                proxy.heal()
+                await again(lambda: add(store, 2), "after the network was well")
+                assert await numbers(store) == [1, 2]
+
+        asyncio.run(main())
+
+
+def test_one_connection_that_is_cut_without_a_word_is_given_up(postgres_url, impatient):
+    with Proxy(servers.postgres().port) as proxy:
+
+        async def main():
+            async with opened(proxied(postgres_url, proxy)) as store:
+                await add(store, 1)
+                proxy.forget()
+                async with asyncio.timeout(PATIENCE):
+                    await again(lambda: add(store, 2), "after the connection was lost")
+                assert await numbers(store) == [1, 2]
+
+        asyncio.run(main())
+
+
+def test_who_holds_a_lock_is_named(postgres_url, impatient):
+    async def main():
+        async with opened(postgres_url + "?wait=2") as store:
+            await add(store, 1)
+            holder = store.session()
+            await holder.begin()
+            await holder.execute("update made set word = 'held'")
+            with pytest.raises(StoreUnavailable, match=r"lock timeout(.|\n)*held by pid \d+ \(evenflow shop"):
+                await store.transact(lambda session: session.execute("update made set word = 'wanted'"))
+            await holder.rollback()
+
+    asyncio.run(main())
+
+
+def test_a_deadlock_is_nobodys_fault(postgres_url):
+    async def main():
+        async with opened(postgres_url) as store:
+            await add(store, 1)
+            await add(store, 2)
+            tries = []
+
+            async def crossing(first, second, met):
+                async def work(session):
+                    tries.append(first)
+                    sql = "update made set word = word || $1 where id = $2"
+                    await session.execute(sql, (str(first), first))
+                    met[first].set()
+                    await met[second].wait()
+                    await session.execute(sql, (str(first), second))
+
+                await store.transact(work)
+
+            met = {1: asyncio.Event(), 2: asyncio.Event()}
+            # on two connections: the second is asked for when the first has begun
+            one = asyncio.ensure_future(crossing(1, 2, met))
+            await met[1].wait()
+            async with asyncio.timeout(PATIENCE):
+                await asyncio.gather(one, crossing(2, 1, met))
+            assert len(tries) >= 3, "one of them was undone, and run again"
+            words = await store.read("select word from made order by id")
+            assert sorted(words[0][0] + words[1][0]) == sorted("w" + "12" + "w" + "12")
+
+    asyncio.run(main())
+
+
+def test_a_unit_that_waits_for_a_lock_holds_up_no_others(postgres_url):
+    async def main():
+        async with opened(postgres_url) as store:
+            await add(store, 1)
+            holder = store.session()
+            await holder.begin()
+            await holder.execute("update made set word = 'held'")
+            waiting = asyncio.ensure_future(
+                store.transact(lambda session: session.execute("update made set word = word || 'then' where id = 1"))
+            )
+            async with asyncio.timeout(PATIENCE):
+                await asyncio.gather(*(add(store, number) for number in range(2, 40)))
+            assert not waiting.done()
+            await holder.commit()
+            assert await waiting == 1
+            assert await store.read("select word from made where id = 1") == [("heldthen",)]
+
+    asyncio.run(main())
