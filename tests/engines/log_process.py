@@ -1,4 +1,4 @@
-"""What the tests of the embedded engine run in processes of their own: `python log_process.py COMMAND PATH ...`."""
+"""What tests of engines run in processes of their own: `python log_process.py COMMAND PATH_OR_URL ...`."""
 
 import asyncio
 import os
@@ -11,6 +11,7 @@ from evenflow.clock import SystemClock
 from evenflow.engine import Outcome
 from evenflow.engines.sqlite import SqliteEngine
 from evenflow.errors import Refused
+from evenflow.places import make_engine
 from evenflow.testing.engine_kit import event
 from evenflow.topic import Topic
 
@@ -26,9 +27,13 @@ def lock(path):
     sys.stdin.read()
 
 
+def engine_at(place):
+    return make_engine(place, SystemClock()) if "://" in place else SqliteEngine(place, SystemClock())
+
+
 async def _append(path, first, count, size):
     """Batches of events that share their data, over all partitions; each batch is said when it was acknowledged."""
-    engine = SqliteEngine(path, SystemClock())
+    engine = engine_at(path)
     await engine.open()
     await engine.declare(Topic("t", partitions=4))
     say("ready")
@@ -47,7 +52,7 @@ def append(path, first, count, size):
 
 
 async def _watch(path, count):
-    engine = SqliteEngine(path, SystemClock())
+    engine = engine_at(path)
     await engine.open()
     log = await engine.declare(Topic("t"))
     consumer = engine.consumer("watch")

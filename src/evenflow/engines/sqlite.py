@@ -11,6 +11,7 @@ from evenflow.checkup import Finding
 from evenflow.clock import Clock, Signal
 from evenflow.engine import Backlog, Batch, Bounds, Capabilities, Consumer, Log, Outcome, Partition, Told
 from evenflow.engines import sqlite_upkeep
+from evenflow.engines.generations import due_generation
 from evenflow.engines.log_consumer import LogConsumer, Waiters, no_such_topic
 from evenflow.engines.sqlite_log import KIND, LogFile, SqliteOptions
 from evenflow.engines.sqlite_writer import MaybeWritten, NotWritten
@@ -59,7 +60,7 @@ class SqliteEngine:
         await self._file.close()
         self._waiters.wake_all()
 
-    async def declare(self, topic: Topic) -> Log:
+    async def declare(self, topic: Topic, *, after: Log | None = None) -> Log:
         known = await self.log(topic.name)
         if topic.partitions is None:
             if known is None:
@@ -67,39 +68,61 @@ class SqliteEngine:
             return known
         state = self._file.topic(topic.name)
         facts = (topic.retention, topic.retention_bytes, topic.compacted)
-        if state is not None and len(state.last) == topic.partitions and state.facts == facts:
+        partitions = topic.partitions
+        if state is not None and state.facts == facts and due_generation(state.log, partitions, after) is None:
             return state.log
         try:
-            return await self._file.write(lambda: self._declare(topic, topic.partitions or 1))
+            return await self._file.write(lambda: self._declare(topic, partitions, after))
         except NotWritten as error:
             raise _unavailable(error) from error
 
-    def _declare(self, topic: Topic, partitions: int) -> Log:
+    def _declare(self, topic: Topic, partitions: int, after: Log | None) -> Log:
         file = self._file
         state = file.topic(topic.name)
-        incarnation = new_id(self._clock.now, self._random) if state is None else state.log.incarnation
+        known = after if state is None else state.log
+        generation = due_generation(None if state is None else state.log, partitions, after)
+        incarnation = new_id(self._clock.now, self._random) if known is None else known.incarnation
         file.execute("put_topic", (topic.name, incarnation, topic.retention, topic.retention_bytes, topic.compacted))
-        if state is None or len(state.last) != partitions:
-            generation = 1 if state is None else state.log.generations[-1].number + 1
+        if generation is not None:
+            file.execute("unseal_topic", (topic.name,))
             for number in range(partitions):
-                file.execute("add_partition", (topic.name, generation, number))
-        file.forget()
-        made = file.topic(topic.name)
-        assert made is not None
-        return made.log
+                file.execute("add_partition", (topic.name, generation.number, number))
+        return self._made(topic.name)
+
+    def _made(self, topic: str) -> Log:
+        """A topic as it is in the transaction that goes on."""
+        self._file.forget()
+        state = self._file.topic(topic)
+        if state is None:
+            raise no_such_topic(topic)
+        return state.log
+
+    async def seal(self, topic: str, goes_on: str | None = None) -> Log:
+        def work() -> Log:
+            self._file.execute("seal_topic", (topic, goes_on))
+            return self._made(topic)
+
+        try:
+            return await self._file.write(work)
+        except NotWritten as error:
+            raise _unavailable(error) from error
 
     async def log(self, topic: str) -> Log | None:
         await self.refresh()
         state = await self._file.reading(lambda: self._file.topic(topic))
         return None if state is None else state.log
 
+    async def topics(self) -> Sequence[str]:
+        await self.refresh()
+        return [name for (name,) in await self._file.reading(lambda: self._file.select("topic_names"))]
+
     async def append(self, topic: str, envelopes: Sequence[Envelope]) -> Sequence[Outcome]:
         if not envelopes:
             return []
         outcome = Outcome.STORED
         try:
-            await self._file.write(lambda: self._file.append(topic, envelopes), weight=len(envelopes))
-            self.trouble = ""
+            self.trouble = await self._file.write(lambda: self._file.append(topic, envelopes), weight=len(envelopes))
+            outcome = Outcome.REFUSED if self.trouble else outcome
         except NotWritten as error:
             outcome = Outcome.UNKNOWN if isinstance(error, MaybeWritten) else Outcome.REFUSED
             self.trouble = f"{error.found.message}; {error.found.remedy}"
@@ -148,6 +171,10 @@ class SqliteEngine:
             return None
         rows = await self._file.reading(lambda: self._file.select("told", (group,)))
         return Told(stores[0][0], {Partition(*key): offset for *key, offset in rows})
+
+    async def groups(self) -> Sequence[str]:
+        await self.refresh()
+        return [name for (name,) in await self._file.reading(lambda: self._file.select("group_names"))]
 
     async def readers(self, topic: str) -> Mapping[str, Mapping[Partition, int]]:
         await self.refresh()

@@ -13,8 +13,10 @@ import apsw
 
 from evenflow.clock import Clock
 from evenflow.engine import Generation, Log, Partition
+from evenflow.engines.generations import sealed_words
 from evenflow.engines.log_consumer import no_such_partition, no_such_topic
-from evenflow.engines.sqlite_packs import OFFSET_BITS, Pack, PackCache, bodies
+from evenflow.engines.packs import Pack, PackCache, bodies
+from evenflow.engines.sqlite_packs import OFFSET_BITS
 from evenflow.engines.sqlite_reader import SQL, PackReader, Part
 from evenflow.engines.sqlite_writer import GroupCommit
 from evenflow.envelope import Envelope
@@ -39,10 +41,12 @@ from evenflow.sqlite_file import (
 
 T = TypeVar("T")
 
-KIND = KindOfFile(what="the event log", application_id=0x4576666C, version=1)  # "Evfl"
+KIND = KindOfFile(what="the event log", application_id=0x4576666C, version=2)  # "Evfl"
 PAGE_SIZE = 4096
 FILE_CHECK = 0.5
-_TABLES = ("create_topics", "create_partitions", "create_packs", "create_groups", "create_told")
+_TABLES = ("create_topics", "create_partitions", "create_packs", "create_groups", "create_told", "add_goes_on")
+_SINCE = ("", "add_goes_on")
+"""By format: the statement that makes the next one of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +88,7 @@ class LogFile:
         self._pending: dict[Part, list[Envelope]] = {}
         self._stored: list[tuple[Part, int, float, list[tuple[int, Pack]]]] = []
         self._epoch = 0
+        self._again = False
         self._version = self._version_aside = -1
         self._in_place = 0.0
         self.is_open = False
@@ -124,15 +129,16 @@ class LogFile:
     def _bring_up(self) -> None:
         connection = self._writing
 
-        def header() -> bool:
-            return KIND.check(read_header(lambda sql: connection.execute(sql).fetchall()), self.path)
+        def missing() -> tuple[str, ...]:
+            header = read_header(lambda sql: connection.execute(sql).fetchall())
+            return _TABLES if KIND.check(header, self.path) else _SINCE[header.user_version :]
 
-        if not header():
+        if not missing():
             return
         connection.execute("begin immediate")
         try:
-            if header():
-                for name in _TABLES:
+            if steps := missing():
+                for name in steps:
                     connection.execute(SQL[name])
                 connection.execute(f"pragma application_id = {KIND.application_id}")
                 connection.execute(f"pragma user_version = {KIND.version}")
@@ -195,8 +201,11 @@ class LogFile:
             part = self._known(serial, Partition(name, generation, number))
             part.low, part.next, part.time, part.gaps = low, following, time, clean_to > 0
             parts.append(part)
-        incarnation, retention, retention_bytes, compacted = cast("tuple[str, float | None, int | None, int]", head[0])
-        log = Log(name, incarnation, tuple(Generation(number, count) for number, count in counts.items()))
+        incarnation, retention, retention_bytes, compacted, goes_on = cast(
+            "tuple[str, float | None, int | None, int, str | None]", head[0]
+        )
+        generations = tuple(Generation(number, count) for number, count in counts.items())
+        log = Log(name, incarnation, generations, goes_on is not None, goes_on or "")
         last = [part for part in parts if part.key.generation == log.generations[-1].number]
         state = TopicState(log, (retention, retention_bytes, bool(compacted)), last, self._epoch)
         self._topics[name] = state
@@ -252,16 +261,21 @@ class LogFile:
         """The same, one after another."""
         return iter(self._reading.execute(SQL[name], args))
 
-    def append(self, topic: str, envelopes: Sequence[Envelope]) -> None:
-        """A piece of work: hand envelopes to the transaction, which writes those of all appends together."""
+    def append(self, topic: str, envelopes: Sequence[Envelope]) -> str:
+        """A piece of work: hand envelopes to the transaction, which writes those of all appends together.
+
+        The words of a log that is sealed, and takes none; "" otherwise.
+        """
         state = self.topic(topic)
         if state is None:
             raise no_such_topic(topic)
+        if state.log.sealed:
+            return sealed_words(state.log)
         last, pending = state.last, self._pending
         count = len(last)
         if count == 1:
             pending.setdefault(last[0], []).extend(envelopes)
-            return
+            return ""
         runs: defaultdict[int, list[Envelope]] = defaultdict(list)
         for envelope in envelopes:
             runs[envelope.slot % count].append(envelope)
@@ -269,10 +283,15 @@ class LogFile:
             known = pending.setdefault(last[number], run)
             if known is not run:
                 known += run
+        return ""
 
     def forget(self) -> None:
-        """What is known may be wrong: load it anew."""
+        """What is known may be wrong: load it anew. In a piece of work, once more when that is committed.
+
+        While it is being committed, who looks is still shown what was before.
+        """
         self._epoch += 1
+        self._again = True
 
     def _begun(self) -> None:
         self._pending = {}
@@ -319,7 +338,10 @@ class LogFile:
     def _ended(self, stored: bool) -> None:
         if not stored:
             self._topics.clear()
+        if self._again or not stored:
             self.forget()
+            self._again = False
+        if not stored:
             return
         for part, following, time, packs in self._stored:
             part.next, part.time = following, time

@@ -8,15 +8,12 @@ from collections.abc import Generator
 import apsw
 
 from evenflow.engine import Backlog, Batch, Partition
-from evenflow.engines.sqlite_packs import OFFSET_MASK, Pack, PackCache, decode, ids_of, unpack_offsets
+from evenflow.engines.packs import Pack, PackCache, batch_from, unpack_offsets
+from evenflow.engines.sqlite_packs import OFFSET_MASK, decode, ids_of
 from evenflow.envelope import Envelope
-from evenflow.envelopes import Given, joined
 from evenflow.sql import load
 
 SQL = load("engine_sqlite")
-
-Slice = tuple[Pack, int, int]
-"""A pack, from one of its places to another."""
 
 
 class Part:
@@ -42,29 +39,10 @@ class PackReader:
 
     def batch(self, part: Part, offset: int, limit: int, size: int) -> tuple[Batch, int]:
         """Events from an offset on, at least one if there is any. Whole packs are given without a copy."""
-        end = part.next
-        slices: list[Slice] = []
-        taken, at = 0, offset
         packs = self._packs(part, offset)
-        for pack in packs:
-            start, total = pack.place(at), len(pack.envelopes)
-            each = pack.bytes // total or 1
-            count = min(total - start, limit, max((size - taken) // each, 0 if slices else 1))
-            stop = start + count
-            if count > 0:
-                slices.append((pack, start, stop))
-                taken += count * each
-                limit -= count
-            if stop < total:
-                at = pack.offsets[stop - 1] + 1 if count > 0 else at
-                break
-            at = pack.last + 1
-            if limit <= 0 or taken >= size:
-                break
-        else:
-            at = max(at, end)  # nothing is kept between here and the end
+        found = batch_from(part.key, packs, offset, limit, size, part.next)
         packs.close()
-        return _joined(part.key, slices, at), taken
+        return found
 
     def low(self, part: Part) -> int:
         """The first offset that is kept, as it stands now."""
@@ -149,16 +127,3 @@ class PackReader:
                     yield pack
         finally:
             cursor.close(True)
-
-
-def _joined(key: Partition, slices: list[Slice], at: int) -> Batch:
-    if not slices:
-        return Batch(key, (), Given(()), at)
-    envelopes = joined([(pack.envelopes, start, stop) for pack, start, stop in slices])
-    offsets = [pack.offsets[start:stop] for pack, start, stop in slices]
-    if len(offsets) == 1:
-        return Batch(key, offsets[0], envelopes, at)
-    first, last = offsets[0][0], offsets[-1][-1]
-    if last - first + 1 == len(envelopes):
-        return Batch(key, range(first, last + 1), envelopes, at)
-    return Batch(key, [each for run in offsets for each in run], envelopes, at)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from evenflow.engines.compaction import Seen, latest
+from evenflow.engines.packs import Pack, pack_offsets
 from evenflow.engines.sqlite_log import LogFile
-from evenflow.engines.sqlite_packs import OFFSET_MASK, Pack, decode, ids_of, pack_offsets
+from evenflow.engines.sqlite_packs import OFFSET_MASK, decode, ids_of
 from evenflow.engines.sqlite_reader import Part
 from evenflow.envelopes import packed
 

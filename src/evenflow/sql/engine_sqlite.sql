@@ -12,6 +12,9 @@ create table evenflow_topics (
     compacted integer not null
 ) strict, without rowid
 
+-- name: add_goes_on
+alter table evenflow_topics add column goes_on text;  -- null: open; else sealed, and where it goes on
+
 -- name: create_partitions
 create table evenflow_partitions (
     serial integer primary key,
@@ -55,7 +58,10 @@ create table evenflow_told (
 ) strict, without rowid
 
 -- name: topic
-select incarnation, retention, retention_bytes, compacted from evenflow_topics where topic = ?1
+select incarnation, retention, retention_bytes, compacted, goes_on from evenflow_topics where topic = ?1
+
+-- name: topic_names
+select topic from evenflow_topics order by topic
 
 -- name: topics_to_maintain
 select topic from evenflow_topics
@@ -65,6 +71,12 @@ where retention is not null or retention_bytes is not null or compacted order by
 insert into evenflow_topics (topic, incarnation, retention, retention_bytes, compacted) values (?1, ?2, ?3, ?4, ?5)
 on conflict (topic) do update
 set retention = excluded.retention, retention_bytes = excluded.retention_bytes, compacted = excluded.compacted
+
+-- name: seal_topic
+update evenflow_topics set goes_on = coalesce(?2, goes_on, '') where topic = ?1
+
+-- name: unseal_topic
+update evenflow_topics set goes_on = null where topic = ?1
 
 -- name: partitions
 select serial, generation, number, low, next, time, clean_to from evenflow_partitions
@@ -139,6 +151,9 @@ select store from evenflow_groups where "group" = ?1
 
 -- name: told
 select topic, generation, number, "offset" from evenflow_told where "group" = ?1
+
+-- name: group_names
+select "group" from evenflow_groups order by "group"
 
 -- name: readers
 select t."group", t.generation, t.number, t."offset" from evenflow_told as t join evenflow_groups as g using ("group")
