@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -122,6 +123,25 @@ def test_a_file_of_a_newer_version_is_refused(tmp_path):
     connection.close()
     text = refusal(tmp_path / "log.db")
     assert "newer version of Evenflow (format 99" in text
+
+
+def test_a_file_of_the_format_before_is_brought_up(tmp_path):
+    async def main():
+        log = Log(tmp_path / "log.db")
+        async with log() as engine:
+            await engine.declare(Topic("t", partitions=1))
+            await store(engine, "t", events(range(3)))
+        connection = apsw.Connection(log.path)
+        connection.execute("alter table evenflow_topics drop column goes_on")
+        connection.pragma("user_version", 1)
+        connection.close()
+        async with log() as engine, log() as other:
+            assert (await engine.log("t")).sealed is False
+            await engine.seal("t", "there")
+            assert (await other.log("t")).goes_on == "there"
+            assert numbers(await take(await reader(engine, beginning(await engine.log("t"))), 3)) == [0, 1, 2]
+
+    asyncio.run(main())
 
 
 def test_a_path_that_is_a_folder_or_has_none_is_refused(tmp_path):
@@ -436,6 +456,36 @@ def test_a_topic_whose_declaration_was_rolled_back_is_not_remembered(tmp_path):
             log = await engine.declare(Topic("t", partitions=2))
             await store(engine, "t", events([0]))
             assert numbers(await take(await reader(engine, beginning(log)), 1)) == [0]
+
+    asyncio.run(main())
+
+
+def test_who_looks_while_a_seal_is_committed_does_not_hide_it(tmp_path):
+    async def main():
+        async with Log(tmp_path / "log.db")() as engine:
+            await engine.declare(Topic("t", partitions=1))
+            writer = engine._file._writer
+            writer._pace.learn = lambda _: None
+            writer._pace.threaded = True
+            committing = asyncio.get_running_loop().create_future()
+            go_on = threading.Event()
+            commit, loop = writer._commit, asyncio.get_running_loop()
+
+            def slowly():
+                loop.call_soon_threadsafe(committing.set_result, None)
+                assert go_on.wait(20)
+                commit()
+
+            writer._commit = slowly
+            sealing = asyncio.ensure_future(engine.seal("t", "there"))
+            await committing
+            engine._file._epoch += 1  # as when another process has committed something
+            assert not (await engine.log("t")).sealed
+            writer._commit = commit
+            go_on.set()
+            await sealing
+            assert (await engine.log("t")).sealed
+            assert await engine.append("t", events([0])) == [Outcome.REFUSED]
 
     asyncio.run(main())
 

@@ -1,0 +1,204 @@
+"""Appends of each topic, in call order also while the topic gets another generation.
+
+Who has not heard of a new generation appends to the old one, which refuses. Then what was refused, and behind it all
+that has come meanwhile, goes to the new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from evenflow.clock import Clock
+from evenflow.engine import Outcome
+from evenflow.engines.generations import sealed_words
+from evenflow.engines.kafka_client import Client, KafkaError
+from evenflow.engines.kafka_producer import Producer, Target
+from evenflow.engines.kafka_records import FLAT
+from evenflow.engines.kafka_topics import ENDS_ONLY, Topics
+from evenflow.envelope import Envelope
+from evenflow.errors import EngineUnavailable, EvenflowError
+
+HEADROOM = 4096
+"""Bytes that key, header and framing of a record take at most, unless they are unusual."""
+_CHANGED = (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD)
+"""Answers of a topic that is not what it was when we looked: closed, compacted, or with another limit."""
+PROBE = Envelope("evenflow--probe", "evenflow", "evenflow--probe", 1, None, 0, 0.0, b"")
+
+
+class _Stream:
+    """The appends of one topic."""
+
+    def __init__(self, target: Target, limit: int, sealed: str) -> None:
+        self.target = target
+        self.limit = limit
+        self.sealed = sealed
+        self.open = 0
+        self.moving = False
+        self.refused: list[asyncio.Future[None]] = []
+        self.later: list[asyncio.Future[None]] = []
+        self.drained = asyncio.Event()
+
+
+class Appends:
+    """Sends each append to the last generation of its topic. `trouble` says why the last one was not stored."""
+
+    def __init__(self, client: Client, topics: Topics, clock: Clock) -> None:
+        self.trouble = ""
+        self._client = client
+        self._topics = topics
+        self._producer = Producer(client, clock)
+        self._streams: dict[str, _Stream] = {}
+        self._opening: dict[str, asyncio.Task[_Stream]] = {}
+
+    async def append(self, topic: str, envelopes: Sequence[Envelope]) -> Sequence[Outcome]:
+        """See `Engine.append`."""
+        try:
+            stream = self._streams.get(topic) or await self._stream(topic)
+        except EngineUnavailable as unavailable:
+            self.trouble = str(unavailable)
+            return [Outcome.REFUSED] * len(envelopes)
+        if stream.moving:
+            await _behind(stream.later)
+        outcomes, error = await self._send(stream, envelopes)
+        if error is not None and error.code() in _CHANGED:
+            outcomes = await self._elsewhere(topic, stream, envelopes, outcomes)
+        elif error is not None:
+            self.trouble = f"Kafka at {self._client.address}: {error.str()}"
+        elif outcomes and outcomes[0] is not Outcome.STORED:
+            self.trouble = str(self._client.unavailable("it has not confirmed what was appended"))
+        elif all(each is Outcome.STORED for each in outcomes):
+            self.trouble = ""
+        return outcomes
+
+    async def refuses(self, name: str, partition: int) -> bool:
+        """Whether this partition takes no records. One that it takes nobody has asked for."""
+        target = Target(name, 1 << 30, compacted=True)
+        probe = replace(PROBE, slot=partition)
+        (outcome,), error = await self._producer.append(target, [probe])
+        if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            return True
+        if outcome is Outcome.STORED:
+            return False
+        raise self._client.unavailable(f"whether {name!r} is closed")
+
+    def forget(self, topic: str) -> None:
+        """The topic may have changed: look at it again before the next append."""
+        stream = self._streams.get(topic)
+        if stream is not None and not stream.open and not stream.moving:
+            del self._streams[topic]
+
+    async def close(self) -> None:
+        await self._producer.close()
+
+    async def _stream(self, topic: str) -> _Stream:
+        opening = self._opening.get(topic)
+        if opening is None:
+            opening = self._opening[topic] = asyncio.ensure_future(self._open(topic))
+            opening.add_done_callback(lambda _: self._opening.pop(topic, None))
+        return await asyncio.shield(opening)
+
+    async def _open(self, topic: str) -> _Stream:
+        stream = self._streams[topic] = _Stream(*await self._target(topic))
+        return stream
+
+    async def _target(self, topic: str) -> tuple[Target, int, str]:
+        state = await self._topics.state(topic)
+        last = state.log.generations[-1]
+        config = await self._topics.config(state.last)
+        cloudevents = self._client.options.headers == "cloudevents"
+        target = Target(
+            state.last,
+            last.partitions,
+            compacted="compact" in config["cleanup.policy"],
+            shown=state.declared if cloudevents or state.declared.records is not None else None,
+        )
+        return target, int(config["max.message.bytes"]), sealed_words(state.log) if state.log.sealed else ""
+
+    async def _send(self, stream: _Stream, envelopes: Sequence[Envelope]) -> tuple[list[Outcome], KafkaError | None]:
+        fitting = _prefixes(envelopes, min(stream.limit or 1 << 62, self._client.options.max_bytes))
+        stream.open += 1
+        try:
+            if fitting is None:
+                return await self._producer.append(stream.target, envelopes)
+            outcomes, error = await self._producer.append(stream.target, [envelopes[n] for n in fitting])
+        finally:
+            stream.open -= 1
+            if not stream.open:
+                stream.drained.set()
+        found = [Outcome.REFUSED] * len(envelopes)
+        for place, outcome in zip(fitting, outcomes, strict=True):
+            found[place] = outcome
+        return found, error or KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
+
+    # -- another generation -------------------------------------------------------------------------------------------
+
+    async def _elsewhere(
+        self, topic: str, stream: _Stream, envelopes: Sequence[Envelope], outcomes: list[Outcome]
+    ) -> list[Outcome]:
+        """The brokers, or we, have found a record too large: is it, or is the topic closed?"""
+        if stream.moving:
+            await _behind(stream.refused)
+        else:
+            await self._move(topic, stream)
+        again = [n for n, outcome in enumerate(outcomes) if outcome is Outcome.REFUSED]
+        found, error = await self._send(stream, [envelopes[n] for n in again])
+        for place, outcome in zip(again, found, strict=True):
+            outcomes[place] = outcome
+        if error is not None and error.code() == KafkaError.INVALID_RECORD:
+            self.trouble = f"Kafka at {self._client.address}: {error.str()}"
+        elif error is not None:
+            largest = max(len(each.data) for each in envelopes)
+            self.trouble = stream.sealed or (
+                f"the topic {topic!r} is closed: another generation of it was begun and not finished; "
+                "start the app that declares it again"
+                if stream.limit <= ENDS_ONLY
+                else f"a record of {largest:,} bytes is more than Kafka takes: the topic {topic!r} allows "
+                f"{stream.limit:,} (max.message.bytes), this client {self._client.options.max_bytes:,} (max_bytes= in "
+                "the engine's URL); raise both, or publish a smaller event"
+            )
+        return outcomes
+
+    async def _move(self, topic: str, stream: _Stream) -> None:
+        """Wait for what is under way, look at the topic, and let those go on who wait, in the order of their calls."""
+        stream.moving = True
+        try:
+            while stream.open:
+                stream.drained.clear()
+                await stream.drained.wait()
+            await self._topics.log(topic)
+            stream.target, stream.limit, stream.sealed = await self._target(topic)
+        except EvenflowError as error:
+            self.trouble = str(error)
+        finally:
+            stream.moving = False
+            waiting, stream.refused, stream.later = [*stream.refused, *stream.later], [], []
+            asyncio.get_running_loop().call_soon(_go_on, waiting)  # behind us, who were the first
+
+
+def _prefixes(envelopes: Sequence[Envelope], limit: int) -> list[int] | None:
+    """Which may be sent: of each slot, all before the first that is too large. None: all of them."""
+    if max([len(each.data) for each in envelopes], default=0) + HEADROOM <= limit:
+        return None
+    fitting, broken = [], set()
+    for n, each in enumerate(envelopes):
+        size = len(each.data) + FLAT + 4 * len(each.key or "") + sum(map(len, (each.headers or {}).values()))
+        if size > limit:
+            broken.add(each.slot)
+        if each.slot not in broken:
+            fitting.append(n)
+    return None if len(fitting) == len(envelopes) else fitting
+
+
+async def _behind(line: list[asyncio.Future[None]]) -> None:
+    mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    line.append(mine)
+    await mine
+
+
+def _go_on(waiting: Sequence[asyncio.Future[None]]) -> None:
+    for each in waiting:
+        if not each.done():
+            each.set_result(None)
