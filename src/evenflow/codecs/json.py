@@ -9,11 +9,10 @@ import msgspec
 
 from evenflow.checks import zone_test
 from evenflow.codec import BytesReader, Reader, Writer
+from evenflow.codecs.plain import NO_ZONE
 
 if TYPE_CHECKING:
     from evenflow.event import EventSpec
-
-NO_ZONE = "a time in it has no zone, or a number is not finite"
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
