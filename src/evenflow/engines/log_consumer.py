@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from evenflow.clock import Clock, Signal
-from evenflow.engine import Batch, Bounds, Notice, Partition
+from evenflow.engine import Batch, Bounds, Partition
 from evenflow.errors import GroupStopped, Refused
 
 RUN = 256
@@ -68,7 +68,9 @@ def _true_or_wrong(anything: Callable[[], bool]) -> bool:
         return True
 
 
-class _Place:
+class Place:
+    """Where a consumer is in one partition."""
+
     __slots__ = ("offset", "paused")
 
     def __init__(self, offset: int) -> None:
@@ -83,13 +85,13 @@ class LogConsumer:
         self._group = group
         self._log = log
         self._clock = clock
-        self._places: dict[Partition, _Place] = {}
+        self._places: dict[Partition, Place] = {}
         self._signal = Signal()
         self._woken = False
         self._closed = False
 
     def assign(self, partition: Partition, offset: int) -> None:
-        self._places[partition] = _Place(offset)
+        self._places[partition] = Place(offset)
         self._signal.set()
 
     def release(self, partition: Partition) -> None:
@@ -115,7 +117,7 @@ class LogConsumer:
         self._places.clear()
         self.wake()
 
-    async def fetch(self, limit: int, size: int, wait: float | None) -> Sequence[Batch | Notice]:
+    async def fetch(self, limit: int, size: int, wait: float | None) -> Sequence[Batch]:
         deadline = None if wait is None else self._clock.monotonic() + wait
         while True:
             self._signal.clear()
@@ -132,7 +134,7 @@ class LogConsumer:
     async def _look(self, limit: int, size: int) -> list[Batch]:
         await self._log.refresh()
         ready = self._ready()
-        found: list[tuple[Partition, _Place, int, Batch]] = []
+        found: list[tuple[Partition, Place, int, Batch]] = []
         for turn, (partition, place) in enumerate(ready):
             if limit <= 0 or size <= 0:
                 break
@@ -150,7 +152,7 @@ class LogConsumer:
             not place.paused and bounds(partition).high != place.offset for partition, place in self._places.items()
         )
 
-    def _ready(self) -> list[tuple[Partition, _Place]]:
+    def _ready(self) -> list[tuple[Partition, Place]]:
         ready = []
         for partition, place in self._places.items():
             if not place.paused:
@@ -161,7 +163,7 @@ class LogConsumer:
                     ready.append((partition, place))
         return ready
 
-    def _moved(self, found: list[tuple[Partition, _Place, int, Batch]]) -> list[Batch]:
+    def _moved(self, found: list[tuple[Partition, Place, int, Batch]]) -> list[Batch]:
         """Move on, all at once and last, so that a fetch that is cancelled has read nothing."""
         batches = []
         for partition, place, offset, batch in found:

@@ -6,11 +6,13 @@ import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 from evenflow.checkup import Finding
 from evenflow.clock import Clock, Signal
-from evenflow.engine import Backlog, Batch, Bounds, Capabilities, Consumer, Generation, Log, Outcome, Partition, Told
+from evenflow.engine import Backlog, Batch, Bounds, Capabilities, Consumer, Log, Outcome, Partition, Told
 from evenflow.engines.compaction import latest
+from evenflow.engines.generations import due_generation, sealed_words
 from evenflow.engines.log_consumer import LogConsumer, Waiters, no_such_partition, no_such_topic
 from evenflow.envelope import Envelope
 from evenflow.envelopes import Given
@@ -70,9 +72,9 @@ class MemoryEngine:
 
     name = "memory"
     capabilities = Capabilities(durable=False, shared=False)
-    trouble = ""
 
     def __init__(self, clock: Clock, *, random: Callable[[int], bytes] = os.urandom) -> None:
+        self.trouble = ""
         self._clock = clock
         self._random = random
         self._topics: dict[str, Topic] = {}
@@ -87,25 +89,36 @@ class MemoryEngine:
     async def close(self) -> None:
         """What was stored stays with the object, so that a test may open it again."""
 
-    async def declare(self, topic: Topic) -> Log:
+    async def declare(self, topic: Topic, *, after: Log | None = None) -> Log:
         log = self._logs.get(topic.name)
         if topic.partitions is None:
             return self._existing(topic.name)
-        if log is None:
-            log = Log(topic.name, new_id(self._clock.now, self._random), ())
-        if not log.generations or log.generations[-1].partitions != topic.partitions:
-            generation = Generation(len(log.generations) + 1, topic.partitions)
-            log = Log(topic.name, log.incarnation, (*log.generations, generation))
+        generation = due_generation(log, topic.partitions, after)
+        if generation is not None:
+            known = log or after
+            incarnation = new_id(self._clock.now, self._random) if known is None else known.incarnation
+            log = Log(topic.name, incarnation, (*(log.generations if log else ()), generation))
             self._kept.update((partition, _Kept()) for partition in log.partitions(generation.number))
+        assert log is not None
         self._topics[topic.name] = topic
         self._logs[topic.name] = log
+        return log
+
+    async def seal(self, topic: str, goes_on: str | None = None) -> Log:
+        log = self._existing(topic)
+        self._logs[topic] = log = replace(log, sealed=True, goes_on=log.goes_on if goes_on is None else goes_on)
         return log
 
     async def log(self, topic: str) -> Log | None:
         return self._logs.get(topic)
 
     async def append(self, topic: str, envelopes: Sequence[Envelope]) -> Sequence[Outcome]:
-        generation = self._existing(topic).generations[-1]
+        log = self._existing(topic)
+        if log.sealed:
+            self.trouble = sealed_words(log)
+            return [Outcome.REFUSED] * len(envelopes)
+        self.trouble = ""
+        generation = log.generations[-1]
         now = self._clock.now()
         for envelope in envelopes:
             self._kept[Partition(topic, generation.number, envelope.slot % generation.partitions)].append(envelope, now)
@@ -137,6 +150,12 @@ class MemoryEngine:
 
     async def recall(self, group: str) -> Told | None:
         return self._told.get(group)
+
+    async def topics(self) -> Sequence[str]:
+        return sorted(self._logs)
+
+    async def groups(self) -> Sequence[str]:
+        return sorted(self._told)
 
     async def readers(self, topic: str) -> Mapping[str, Mapping[Partition, int]]:
         found = {
