@@ -46,7 +46,8 @@ def test_the_nouns_are_frozen() -> None:
         "parked export", "parked import", "operations list", "operations show", "operations pause",
         "operations resume", "operations cancel", "audit list", "schedules list", "schedules pause",
         "schedules resume", "schedules run", "schedules cancel",
-        "migrate plan", "migrate apply", "migrate", "doctor", "store adopt",
+        "migrate plan", "migrate apply", "migrate", "move status", "move", "doctor",
+        "conformance", "store adopt",
     ]  # fmt: skip
 
 

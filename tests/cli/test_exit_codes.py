@@ -16,9 +16,9 @@ CODES = {0: "DONE", 1: "FOUND", 2: "USAGE", 3: "NOT_FOUND", 4: "REFUSED", 5: "UN
 BY_ERROR = {
     2: ["DefinitionError", "SettingsError", "MissingExtra", "EventInvalid", "EventTooLarge", "StatementFailed",
         "WriteFailed"],
-    4: ["Refused", "TransactionError", "GroupStopped"],
-    5: ["EngineUnavailable", "StoreUnavailable", "PublishRefused", "PublishUnknown", "OutboxFull",
-        "BacklogFull"],
+    4: ["Refused", "TransactionError", "TransactionAborted", "GroupStopped"],
+    5: ["EngineUnavailable", "StoreUnavailable", "StoreConflict", "SchemasUnavailable", "PublishRefused",
+        "PublishUnknown", "OutboxFull", "BacklogFull"],
 }  # fmt: skip
 
 

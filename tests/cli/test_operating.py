@@ -190,7 +190,8 @@ def test_doctor_tells_what_is_to_be_done(ran: Shop) -> None:
     assert done.code == 1 and "→ if the engine's URL is wrong, correct it" in done.out
     assert re.search(r"^billing.charge +stopped +- +\? ", ran.evenflow("groups", "list", "shop:app").out, re.MULTILINE)
     file = ran.folder / ".evenflow" / "billing.db"
-    assert ran.evenflow("doctor", f"sqlite:///{file}").code == 0
+    done = ran.evenflow("doctor", f"sqlite:///{file}")
+    assert done.code == 1 and "group billing.charge: is stopped at orders" in done.out and "outbox: empty" in done.out
     assert ran.evenflow("doctor", "sqlite:///shop.py").code == 1
     assert ran.evenflow("doctor", "kafka://x").code == 2
 

@@ -85,7 +85,7 @@ def test_the_last_line_of_a_log_in_json_is_json_too(
 
 
 def test_what_is_refused_was_not_said_to_be_opened(shop: Shop) -> None:
-    ran = shop.run("run", "shop:app", "--log", "json", EVENFLOW_ENGINE="kafka://broker")
+    ran = shop.run("run", "shop:app", "--log", "json", EVENFLOW_ENGINE="nats://broker")
     assert ran.code == 2
     (line,) = lines(ran.err)
-    assert str(line["message"]).startswith("Apache Kafka")
+    assert str(line["message"]).startswith("NATS")

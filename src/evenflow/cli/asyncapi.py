@@ -6,12 +6,11 @@ import inspect
 from typing import Any
 
 from evenflow.app import App
+from evenflow.codec import CONTENT_TYPES
 from evenflow.describe import describe, schema
 from evenflow.event import EventSpec, spec_of
 
 Document = dict[str, Any]
-
-_CONTENT = {"json": "application/json", "msgpack": "application/msgpack"}
 
 _HEADERS: Document = {
     "type": "object",
@@ -119,7 +118,7 @@ def _messages(specs: dict[str, EventSpec]) -> tuple[Document, Document]:
             "name": type_,
             "title": spec.cls.__qualname__,
             **_documented(spec.cls),
-            "contentType": _CONTENT.get(spec.topic.codec, spec.topic.codec),
+            "contentType": CONTENT_TYPES.get(spec.topic.codec, spec.topic.codec),
             "payload": {"$ref": f"#/components/schemas/{type_}"},
             "traits": [{"$ref": "#/components/messageTraits/cloudevents"}],
             "x-evenflow": {"version": spec.version, "key": list(spec.key)},

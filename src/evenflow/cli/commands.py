@@ -12,7 +12,7 @@ from evenflow.cli.output import filled, paint
 __all__ = ["APP_HELP", "COMMANDS", "Command", "overview"]
 
 
-_NOUNS = ("groups", "parked", "operations", "audit", "schedules", "migrate", "doctor", "store")
+_NOUNS = ("groups", "parked", "operations", "audit", "schedules", "migrate", "move", "doctor", "conformance", "store")
 _OPERATE = tuple(sorted((*PARKED, *LETTERS, *SYSTEM), key=lambda each: _NOUNS.index(each.name.split()[0])))
 COMMANDS: tuple[Command, ...] = (*APP, *_OPERATE)
 _PARTS = (("Write and run an app", APP), ("Operate a system", _OPERATE))

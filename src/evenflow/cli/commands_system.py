@@ -56,6 +56,47 @@ def _migrate(parser: ArgumentParser) -> None:
 
 def _doctor(parser: ArgumentParser) -> None:
     parser.add_argument("--fast", action="store_true", help="leave out the integrity of the files, which reads them")
+    _kind(parser)
+    json(parser)
+
+
+def _kind(parser: ArgumentParser) -> None:
+    parser.add_argument("--as", dest="kind", choices=("engine", "store"), help="what a URL is, where it may be both")
+
+
+def _conformance(parser: ArgumentParser) -> None:
+    _kind(parser)
+    parser.add_argument("--store", default="", metavar="URL", help="a store to try together with the engine")
+    parser.add_argument("--only", action="append", metavar="WORD", help="checks with it in their names; repeatable")
+    parser.add_argument("--through", action="append", type=_through, metavar="PORT:HOST:PORT",
+                        help="a listener of Kafka that is advertised as this port here; repeatable")  # fmt: skip
+    for name, line in (
+        ("restart", "restarts the server"), ("kill", "kills the server"), ("start", "starts it after --kill"),
+        ("freeze", "stops its processes"), ("thaw", "lets them go on"),
+    ):  # fmt: skip
+        parser.add_argument(f"--{name}", default="", metavar="COMMAND", help=f"what {line}, for a shell")
+    yes(parser)
+    json(parser)
+
+
+def _through(text: str) -> object:
+    from evenflow.testing.ways import Through
+
+    port, _, rest = text.partition(":")
+    host, _, target = rest.rpartition(":")
+    if not (port.isdigit() and host and target.isdigit()):
+        from argparse import ArgumentTypeError
+
+        raise ArgumentTypeError(f"{text!r} is not PORT:HOST:PORT")
+    return Through(int(port), host, int(target))
+
+
+def _move(parser: ArgumentParser) -> None:
+    parser.add_argument("--from", dest="source", metavar="ENGINE", help="its URL or name; the default one")
+    parser.add_argument("--to", dest="target", required=True, metavar="ENGINE", help="its URL, or its name")
+    parser.add_argument("--topic", action="append", metavar="T", help="this topic alone; repeatable")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be done, and change nothing")
+    yes(parser)
     json(parser)
 
 
@@ -174,12 +215,44 @@ SYSTEM = (
         _migrate,
     ),
     Command(
+        "move status", "where topics are, and who has not finished a move", (), "move:status",
+        "Each topic with the engines that hold it, in the order in which groups read them; the last one takes what is\n"
+        "published. Of one that moved, the groups that have still to finish the old engine, and what to do next.",
+        "evenflow move status shop:app\nevenflow move status shop:app --json",
+        json,
+    ),
+    Command(
+        "move", "let topics go on in another engine, while all runs", (), "move:move",
+        "Every process has to know both engines first (EVENFLOW_ENGINES__NEW=…). Then topic by topic: the old engine\n"
+        "takes no more of it, publishers go on in the new one at once, and each group finishes the old one before it\n"
+        "goes on. Order per key and effects hold. A move that was broken off goes on when it is given again.",
+        "evenflow move shop:app --to kafka --dry-run\nevenflow move shop:app --to kafka\n"
+        "evenflow move shop:app --from old --to kafka --topic clicks --yes",
+        _move,
+    ),
+    Command(
         "doctor", "find what is wrong with a system, or soon will be", (), "doctor:doctor",
         "Looks at settings, definition, disk, files, stores, topics, groups, outboxes and processes, and at what\n"
         "would be refused at start. Each line is ok, warn or wrong, with what to do. APP may also be the URL of an\n"
-        "engine or a store. Changes nothing. Exit 1 when something is wrong.",
-        "evenflow doctor shop:app\nevenflow doctor sqlite:////srv/shop/log.db --fast\nevenflow doctor shop:app --json",
+        "engine or a store: then of rights, settings, clocks, topics and groups there, as far as a URL tells. Changes\n"
+        "nothing. Exit 1 when something is wrong.",
+        "evenflow doctor shop:app\nevenflow doctor sqlite:////srv/shop/log.db --fast\nevenflow doctor shop:app --json\n"
+        "evenflow doctor kafka://broker:9092\nevenflow doctor postgresql://shop@db/shop --as store",
         _doctor,
+    ),
+    Command(
+        "conformance", "try whether a server keeps what Evenflow promises on it", ("URL",), "conformance:conformance",
+        "Runs the checks that every engine and store of ours has to pass against your server, then a stream of events\n"
+        "around harm: workers killed, frozen and exchanged, connections cut, half-open and forgotten (through a proxy\n"
+        "of its own), the server restarted, killed and frozen (by commands that you give); then the checks again.\n\n"
+        "It works in topics, groups, schemas and files of its own, which it removes. Only the commands touch what is\n"
+        "there, and are asked about. Exit 1 when a check fails.",
+        "evenflow conformance postgresql://test@db/test\n"
+        "evenflow conformance kafka://broker:9092 --store postgresql://test@db/test --json\n"
+        "evenflow conformance kafka://broker:9092 --through 19092:broker:9095 --only stream\n"
+        "evenflow conformance postgresql://test@db/test --restart 'systemctl restart postgresql' --yes",
+        _conformance,
+        app=False,
     ),
     Command(
         "store adopt", "go on with a restored or another store", ("SERVICE",), "store:adopt",

@@ -65,8 +65,9 @@ def _nouns(commands: Sequence[Command]) -> dict[str, list[Command]]:
 
 
 def _line(commands: list[Command]) -> str:
-    """What a noun is about: its line, or its verbs."""
-    return commands[0].line if commands[0].name.count(" ") == 0 else ", ".join(_verbs(commands))
+    """What a noun is about: its own line, or its verbs."""
+    own = [each.line for each in commands if " " not in each.name]
+    return own[0] if own else ", ".join(_verbs(commands))
 
 
 def _verbs(commands: list[Command]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 import sys
 import textwrap
@@ -11,12 +12,13 @@ from collections.abc import AsyncGenerator
 
 from evenflow import __version__
 from evenflow.checkup import Finding
-from evenflow.cli.failures import Code
+from evenflow.cli.failures import Code, UsageError
 from evenflow.cli.load import load_app
 from evenflow.cli.output import out, out_json, paint, say
 from evenflow.cli.remedies import runnable
 from evenflow.clock import SystemClock
-from evenflow.operate.doctor import examine, examine_url
+from evenflow.operate.doctor import examine
+from evenflow.operate.doctor_url import examine_url
 from evenflow.places import ENGINES, LATER, STORES
 from evenflow.settings import Settings
 
@@ -25,6 +27,7 @@ _COLOURS = {"ok": "green", "warn": "yellow", "wrong": "red"}
 
 def doctor(options: Namespace) -> int:
     """A line for each thing that was looked at, as it is found."""
+    logging.getLogger("evenflow").addHandler(logging.NullHandler())  # what is wrong is a finding
     found = asyncio.run(_all(options))
     if options.json:
         out_json([each._asdict() for each in found])
@@ -64,9 +67,11 @@ def _show(finding: Finding, app: str | None) -> None:
 async def _findings(options: Namespace) -> AsyncGenerator[Finding]:
     yield Finding("ok", "version", f"Evenflow {__version__}, Python {sys.version.split()[0]}")
     if _is_url(options.app):
-        for finding in await examine_url(options.app, SystemClock(), deep=not options.fast):
+        async for finding in examine_url(options.app, SystemClock(), deep=not options.fast, kind=options.kind):
             yield finding
         return
+    if options.kind:
+        raise UsageError("--as is for a URL", remedy="leave it away, or give the URL of an engine or a store")
     app, settings = load_app(options.app), Settings.load()
     async for finding in examine(app, settings, SystemClock(), deep=not options.fast):
         yield finding

@@ -22,6 +22,7 @@ from evenflow.errors import (
     PublishRefused,
     PublishUnknown,
     Refused,
+    SchemasUnavailable,
     SettingsError,
     StatementFailed,
     StoreUnavailable,
@@ -66,7 +67,15 @@ class BrokenApp(EvenflowError):
 _USAGE = (UsageError, BrokenApp, DefinitionError, SettingsError, MissingExtra, EventInvalid, EventTooLarge)
 _REFUSED = (Declined, Refused, GroupStopped, TransactionError)
 _FULL = (OutboxFull, BacklogFull)
-_UNREACHABLE = (EngineUnavailable, StoreUnavailable, PublishRefused, PublishUnknown, *_FULL, OutputLost)
+_UNREACHABLE = (
+    EngineUnavailable,
+    StoreUnavailable,
+    SchemasUnavailable,
+    PublishRefused,
+    PublishUnknown,
+    *_FULL,
+    OutputLost,
+)
 
 
 def code_of(error: BaseException) -> Code:

@@ -30,6 +30,8 @@ Start = str | float
 
 LOOK_AGAIN = 2.0
 """Seconds after which topics and generations that are new are found."""
+SILENCE = 5.0
+"""Seconds without an event after which the rest, with --no-follow, holds none: a server needs a moment to answer."""
 AT_ONCE = 500
 BYTES = 4 << 20
 _AGO = re.compile(r"(\d+(?:\.\d+)?)(s|m|h|d)")
@@ -134,8 +136,10 @@ class _Reading:
         self._running = running
         self._topics = list(topics or running._named)
         self._begin = begin
-        self._consumers: dict[str, Consumer] = {}
+        self._consumer: Consumer | None = None
         self._known: dict[Partition, None] = {}
+        self._ends: dict[Partition, int] = {}
+        """What there was at the start, of partitions that are not read to there yet."""
         self._first = True
 
     async def events(self, *, follow: bool) -> AsyncGenerator[Seen]:
@@ -143,29 +147,28 @@ class _Reading:
         try:
             while True:
                 await self._look_around()
-                if not self._consumers:
+                if self._consumer is None:
                     if not follow:
                         return
                     await self._running.clock.sleep(LOOK_AGAIN)
                     continue
-                async for seen in self._until_looked_again(follow=follow):
+                async for seen in self._until_looked_again(self._consumer, follow=follow):
                     yield seen
                 if not follow:
                     return
         finally:
-            for consumer in self._consumers.values():
-                await consumer.close()
+            if self._consumer is not None:
+                await self._consumer.close()
 
-    async def _until_looked_again(self, *, follow: bool) -> AsyncGenerator[Seen]:
+    async def _until_looked_again(self, consumer: Consumer, *, follow: bool) -> AsyncGenerator[Seen]:
         clock = self._running.clock
         until = clock.monotonic() + LOOK_AGAIN
-        turns = list(self._consumers.values())
         while True:
-            batches: list[Batch] = []
-            for consumer in turns:
-                wait = until - clock.monotonic() if follow and len(turns) == 1 else 0.0
-                found = await consumer.fetch(AT_ONCE, BYTES, max(0.0, wait))
-                batches += [each for each in found if isinstance(each, Batch)]
+            if not follow and not self._ends:
+                return
+            wait = until - clock.monotonic() if follow else SILENCE
+            found = await consumer.fetch(AT_ONCE, BYTES, max(0.0, wait))
+            batches = [each for each in found if isinstance(each, Batch)]
             seen = [
                 Seen(batch.partition, offset, envelope)
                 for batch in batches
@@ -173,34 +176,39 @@ class _Reading:
             ]
             for each in sorted(seen, key=lambda each: each.envelope.time):
                 yield each
+            for batch in batches:
+                if batch.next >= self._ends.get(batch.partition, 0):
+                    self._ends.pop(batch.partition, None)
             if not batches:
                 if not follow or clock.monotonic() >= until:
                     return
-                await clock.sleep(0.1 if len(turns) > 1 else 0.0)
+                await clock.sleep(0.0)
 
     async def _look_around(self) -> None:
         """Find topics and generations that are new, and read them: at the start from where it was asked for."""
         for name in self._topics:
-            url = self._running.settings.engine_url(name)
-            engine = await self._running._engine(url)
+            engine = self._running.engine
             log = await engine.log(self._running.place(name))
             if log is None:
                 continue
-            if url not in self._consumers:
-                self._consumers[url] = engine.consumer("evenflow tail")
+            if self._consumer is None:
+                self._consumer = engine.consumer("evenflow tail")
             for partition in _partitions(log):
                 if partition not in self._known:
                     self._known[partition] = None
-                    self._consumers[url].assign(partition, await self._offset(engine, partition))
+                    self._consumer.assign(partition, await self._offset(engine, partition))
         self._first = False
 
     async def _offset(self, engine: Engine, partition: Partition) -> int:
         bounds = await engine.bounds(partition)
+        offset = bounds.low
         if self._begin == "end" and self._first:
-            return bounds.high
-        if isinstance(self._begin, float):
-            return max(bounds.low, await engine.find(partition, self._begin))
-        return bounds.low
+            offset = bounds.high
+        elif isinstance(self._begin, float):
+            offset = max(bounds.low, await engine.find(partition, self._begin))
+        if offset < bounds.high:
+            self._ends[partition] = bounds.high
+        return offset
 
 
 def _partitions(log: Log) -> list[Partition]:

@@ -11,6 +11,7 @@ from evenflow.operate.finding import Home, NotFound, home, homes, orphans
 from evenflow.operate.importing import Import, Unfit, carry_out_import, plan_import
 from evenflow.operate.letters import Attempt, Letter, Story, Touch, dead_lanes, story
 from evenflow.operate.lot import By, Count, LaneDetail, Page, Place, count_by, dead_head, find, lane, lane_at, parked
+from evenflow.operate.moving import Move, MovePlan, carry_out_move, plan_move
 from evenflow.operate.naming import (
     Dropped,
     Rename,
@@ -24,6 +25,7 @@ from evenflow.operate.naming import (
 from evenflow.operate.parked_filter import Filter
 from evenflow.operate.pausing import pause, resume
 from evenflow.operate.payload import Change, EditInvalid, changed, whole, with_fields
+from evenflow.operate.placing import Part, Placed, placed
 from evenflow.operate.recurring import (
     Recurring,
     pause_schedule,
@@ -58,13 +60,14 @@ from evenflow.redrive.operation import Operation, Pace
 __all__ = [
     "Alike", "Asked", "Attempt", "By", "Change", "Count", "Detail", "Dropped", "Edit", "EditInvalid", "Entry",
     "Exported", "Filter", "GroupDetail", "GroupStatus", "Home", "Import", "Lane", "LaneDetail", "Later", "Letter",
-    "NotFound", "Operation", "Overlap", "Pace", "Page", "PartitionStatus", "Place", "Plan", "Preview", "Recurring",
-    "Rehearsal", "Rename", "Scheduled", "Step", "StorePlan", "Story", "To", "Touch", "Tried", "Unfit", "adopt",
-    "apply_migrations", "ask", "audit", "cancel", "cancel_operation", "carry_out", "carry_out_drop",
-    "carry_out_edit", "carry_out_import", "carry_out_rename", "changed", "count_by", "dead_head", "dead_lanes",
-    "discard", "drop", "export", "find", "group", "groups", "home", "homes", "lane", "lane_at", "later", "move_out",
-    "operation_named", "operations", "orphans", "parked", "pause", "pause_operation", "pause_schedule", "plan_drop",
-    "plan_edit", "plan_import", "plan_migrations", "plan_rename", "plan_restore", "plan_seek", "preview",
-    "recurring", "redrive", "rehearse", "rename", "resume", "resume_operation", "resume_schedule", "run_schedule",
-    "scheduled", "seek", "story", "whole", "with_fields",
+    "Move", "MovePlan", "NotFound", "Operation", "Overlap", "Pace", "Page", "Part", "PartitionStatus", "Place",
+    "Placed", "Plan", "Preview", "Recurring", "Rehearsal", "Rename", "Scheduled", "Step", "StorePlan", "Story", "To",
+    "Touch", "Tried", "Unfit", "adopt", "apply_migrations", "ask", "audit", "cancel", "cancel_operation", "carry_out",
+    "carry_out_drop", "carry_out_edit", "carry_out_import", "carry_out_move", "carry_out_rename", "changed",
+    "count_by", "dead_head", "dead_lanes", "discard", "drop", "export", "find", "group", "groups", "home", "homes",
+    "lane", "lane_at", "later", "move_out", "operation_named", "operations", "orphans", "parked", "pause",
+    "pause_operation", "pause_schedule", "placed", "plan_drop", "plan_edit", "plan_import", "plan_migrations",
+    "plan_move", "plan_rename", "plan_restore", "plan_seek", "preview", "recurring", "redrive", "rehearse", "rename",
+    "resume", "resume_operation", "resume_schedule", "run_schedule", "scheduled", "seek", "story", "whole",
+    "with_fields",
 ]  # fmt: skip

@@ -74,6 +74,7 @@ async def _remove(
     sql, now = found.store.sql, running.clock.now()
 
     async def work(session: Session) -> list[Sequence[Letter]]:
+        await session.fetch(sql["position_lock"], (found.group,))  # nobody adds to a lane from here on
         await learn(session, sql, found.group)
         rows = await session.fetch(sql["position_list"], (found.group,))
         gone = []

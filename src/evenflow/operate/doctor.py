@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from pathlib import Path
 
 from evenflow.app import App
 from evenflow.checkup import Finding
 from evenflow.clock import Clock
 from evenflow.errors import EvenflowError
 from evenflow.operate.doctor_running import examine_running
+from evenflow.operate.doctor_url import missing
 from evenflow.operate.schema import plan_migrations
-from evenflow.places import make_engine, make_store, parse
+from evenflow.places import make_engine, make_store
 from evenflow.settings import Settings
 from evenflow.settings_sources import MEMORY_ENGINE, masked
 from evenflow.store import Store
@@ -28,7 +28,7 @@ async def examine(app: App, settings: Settings, clock: Clock, *, deep: bool = Tr
         yield Finding("warn", "engine", "it is in memory: only the process that runs the app sees anything of it")
         return
     sound, disks = True, set[Finding]()
-    for url in _engines(app, settings):
+    for url in settings.engine_urls():
         for finding in await _engine(url, clock, deep):
             sound = sound and (finding.level != "wrong" or finding.about == "disk")
             disks.add(finding)
@@ -55,7 +55,7 @@ async def examine(app: App, settings: Settings, clock: Clock, *, deep: bool = Tr
             unread = True
     if not sound:
         yield Finding("warn", "groups", "not looked at, for what is wrong above")
-    elif ready and (lost := [url for url in _engines(app, settings) if _missing(url)]):
+    elif ready and (lost := [url for url in settings.engine_urls() if missing(url)]):
         remedy = (
             "if its URL is wrong, correct it (evenflow config); if it is lost, restore it, or start: groups stop then"
         )
@@ -65,17 +65,6 @@ async def examine(app: App, settings: Settings, clock: Clock, *, deep: bool = Tr
     elif ready:
         async for finding in _running(app, settings, clock, ready):
             yield finding
-
-
-async def examine_url(url: str, clock: Clock, *, deep: bool = True) -> Sequence[Finding]:
-    """What can be told of an engine or a store by its URL alone. Raises `SettingsError` for what is neither."""
-    engine = await make_engine(url, clock).examine(deep=deep)
-    if _missing(url):
-        return [Finding("wrong", "file", f"{masked(url)} is not there", "correct the URL: evenflow config shows them")]
-    if not any(each.level == "wrong" for each in engine):
-        return engine
-    store = await make_store(url, "store", clock).examine(deep=deep)
-    return engine if any(each.level == "wrong" for each in store) else store
 
 
 async def _running(app: App, settings: Settings, clock: Clock, ready: list[str]) -> AsyncGenerator[Finding]:
@@ -99,19 +88,6 @@ def _definition(app: App, settings: Settings) -> Iterator[Finding]:
             yield Finding("warn", "settings", line, "evenflow config shows where it comes from")
     except EvenflowError as error:
         yield Finding("wrong", "settings", error.message, error.remedy)
-
-
-def _engines(app: App, settings: Settings) -> list[str]:
-    topics = [topic.name for service in app.services for spec in service.read()[0] for topic in spec.topics]
-    return list(dict.fromkeys([settings.engine, *(settings.engine_url(topic) for topic in topics)]))
-
-
-def _missing(url: str) -> bool:
-    """Whether this engine is a file that is not there, which opening it would make."""
-    found = parse(url)
-    return (
-        found.scheme == "sqlite" and found.rest.startswith("///") and not Path(found.rest.removeprefix("///")).exists()
-    )
 
 
 async def _engine(url: str, clock: Clock, deep: bool) -> Sequence[Finding]:

@@ -8,6 +8,7 @@ from evenflow.checkup import Finding
 from evenflow.engine import Engine, Log
 from evenflow.errors import EvenflowError, GroupStopped, Refused
 from evenflow.operate.finding import Home, homes, live
+from evenflow.operate.placing import placed
 from evenflow.operate.recurring import Recurring, recurring
 from evenflow.operate.schedules import later
 from evenflow.operate.status import GroupStatus, groups
@@ -28,6 +29,8 @@ async def examine_running(running: Running) -> AsyncGenerator[Finding]:
     for topic in running.topics.values():
         async for finding in _topic(running, topic):
             yield finding
+    async for finding in _moved(running):
+        yield finding
     for status in await groups(running):
         yield _group(status)
     for service in running.stores:
@@ -44,7 +47,7 @@ async def examine_running(running: Running) -> AsyncGenerator[Finding]:
 
 async def _topic(running: Running, topic: Topic) -> AsyncGenerator[Finding]:
     about = f"topic {topic.name}"
-    engine = await running._engine(_url(running, topic.name))
+    engine = running.engine
     log = await engine.log(topic.name)
     if log is None and topic.owned:
         yield Finding("ok", about, "is made at the first start of this app")
@@ -52,32 +55,49 @@ async def _topic(running: Running, topic: Topic) -> AsyncGenerator[Finding]:
         yield Finding("wrong", about, "does not exist, and nobody here declares it", "start its owner")
     else:
         count = log.generations[-1].partitions
-        kept, newest = await _kept(engine, log)
+        offsets, newest = await kept(engine, log)
         if topic.partitions not in (None, count):
             said = f"has {count} partitions, the code says {topic.partitions}"
             yield Finding("warn", about, said, "a new generation begins at the next start; or correct the code")
         else:
-            yield Finding("ok", about, f"{count} partition{'' if count == 1 else 's'}, {kept:,} offsets kept")
-        if newest is not None and newest - running.clock.now() > AHEAD:
-            ahead = newest - running.clock.now()
-            remedy = "look whether this clock was set back, or another machine's is ahead"
-            yield Finding("warn", "clock", f"the newest event of {topic.name} is {ahead:,.0f} s in the future", remedy)
+            yield Finding("ok", about, f"{count} partition{'' if count == 1 else 's'}, {offsets:,} offsets kept")
+        if (ahead := clock_ahead(topic.name, newest, running.clock.now())) is not None:
+            yield ahead
 
 
-def _url(running: Running, place: str) -> str:
-    code = next((name for name, known in running._named.items() if known == place), place)
-    return running.settings.engine_url(code)
+async def _moved(running: Running) -> AsyncGenerator[Finding]:
+    """What is said of topics that are in several engines, or go on in one that is unknown here."""
+    for each in await placed(running):
+        about, last = f"topic {each.topic}", each.parts[-1]
+        if not each.complete:
+            said = f"was moved to {last.goes_on}, which the settings do not name"
+            yield Finding("wrong", about, said, "name it: EVENFLOW_ENGINES__NEW=its URL")
+        elif last.sealed:
+            yield Finding("wrong", about, "is being moved, and takes nothing", "give evenflow move once more")
+        waiting = sorted({group for part in each.parts[:-1] for group, left in part.behind.items() if left})
+        if waiting:
+            said = f"has moved to {last.engine}; {', '.join(waiting)} still to finish what is elsewhere"
+            yield Finding("warn", about, said, "evenflow move status")
 
 
-async def _kept(engine: Engine, log: Log) -> tuple[int, float | None]:
-    kept, newest = 0, []
+async def kept(engine: Engine, log: Log) -> tuple[int, float | None]:
+    """How many offsets are kept in all partitions, and the time of the newest event."""
+    count, newest = 0, []
     for generation in log.generations:
         for partition in log.partitions(generation.number):
             low, high = await engine.bounds(partition)
-            kept += high - low
+            count += high - low
             last = await engine.read(partition, high - 1) if high > low else None
             newest += [] if last is None else [last[1].time]
-    return kept, max(newest, default=None)
+    return count, max(newest, default=None)
+
+
+def clock_ahead(topic: str, newest: float | None, now: float) -> Finding | None:
+    """What is said where the newest event of a topic is not of the past."""
+    if newest is None or newest - now <= AHEAD:
+        return None
+    remedy = "look whether this clock was set back, or another machine's is ahead"
+    return Finding("warn", "clock", f"the newest event of {topic} is {newest - now:,.0f} s in the future", remedy)
 
 
 # -- groups -----------------------------------------------------------------------------------------------------------
@@ -174,7 +194,7 @@ async def _start(running: Running) -> list[Finding]:
     found = []
     for service, store in running.stores.items():
         try:
-            await check_outbox(running.relay_name(service), service, running._main, store)
+            await check_outbox(running.relay_name(service), service, running.engine, store)
         except Refused as error:
             found.append(Finding("wrong", "start", error.message, error.remedy))
     for each in await homes(running):
@@ -191,11 +211,6 @@ async def _group_start(home: Home) -> None:
     """Raise what the start of a group would."""
     spec, store = home.spec, home.store
     assert spec is not None
-    if len({id(engine) for _, engine in home.engines}) > 1:
-        raise Refused(
-            f"the group {home.group!r} reads topics of two engines",
-            remedy="give each topic a handler of its own, or place them on one engine",
-        )
     rows = [row for row in await store.read(store.sql["group_list"]) if row[0] == home.group]
     stopped = {row[1] for row in rows if row[3] == "stopped"}
     for topic, engine in home.engines:
@@ -204,5 +219,5 @@ async def _group_start(home: Home) -> None:
             continue
         if topic in {row[1] for row in rows}:
             await check_belongs(home.group, log, engine, store, home.service)
-        elif spec.start is None and (await _kept(engine, log))[0]:
+        elif spec.start is None and (await kept(engine, log))[0]:
             raise new_on_old(home.group, topic, spec.where)

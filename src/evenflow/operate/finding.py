@@ -41,11 +41,8 @@ async def homes(running: Running) -> list[Home]:
     for service in running.app.services:
         if service.name not in running.stores:
             continue
-        for spec, declared in zip(running.specs[service.name], service.handlers(), strict=True):
-            engines = [
-                (placed.name, await running._engine(running.settings.engine_url(topic.name)))
-                for placed, topic in zip(spec.topics, declared.topics, strict=True)
-            ]
+        for spec in running.specs[service.name]:
+            engines = [(placed.name, running.engine) for placed in spec.topics]
             store = running.stores[service.name]
             found.append(Home(group=spec.group, service=service.name, store=store, engines=tuple(engines), spec=spec))
     return found
@@ -61,14 +58,9 @@ async def orphans(running: Running) -> list[Home]:
                 continue
             known.add(group)  # two services may share a file
             topics = [row[1] for row in await store.read(store.sql["group_list"]) if row[0] == group]
-            engines = [(topic, await _engine_of(running, topic)) for topic in topics]
+            engines = [(topic, running.engine) for topic in topics]
             found.append(Home(group=group, service=service, store=store, engines=tuple(engines), spec=None))
     return found
-
-
-async def _engine_of(running: Running, topic: str) -> Engine:
-    code = next((each.name for each in running.topics.values() if running.place(each.name) == topic), topic)
-    return await running._engine(running.settings.engine_url(code))
 
 
 async def home(running: Running, group: str, *, orphan: bool = True) -> Home:

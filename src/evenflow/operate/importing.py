@@ -197,6 +197,7 @@ async def _put_back(
 ) -> bool:
     """Whether it was done: the group has to stand where it was seen, if it was looked at."""
     found, sql, now = plan.home, plan.home.store.sql, running.clock.now()
+    await session.fetch(sql["position_lock"], (found.group,))
     places = await _handed_on(found, lanes, session)
     if stands is not None:
         ends = await ends_of(found, session.fetch)

@@ -103,7 +103,7 @@ async def chosen_homes(running: Running, wanted: Filter) -> list[Home]:
 
 async def _page(home: Home, wanted: Filter, begin: tuple[object, ...], limit: int) -> list[Row]:
     sql = home.store.sql
-    columns = sql["parked_list"].partition("from evenflow_parked")[0]
+    columns = sql["parked_list"].partition("\nfrom ")[0]
     statement = f"{columns} {sql['parked_page']}"
     return await home.store.read(*condition(wanted, 6).into(statement, home.group, *begin, limit))
 

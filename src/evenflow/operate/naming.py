@@ -122,6 +122,9 @@ async def carry_out_rename(running: Running, plan: Rename, who: str) -> None:
     now = running.clock.now()
 
     async def work(session: Session) -> None:
+        for each in sorted((old, new)):
+            await session.fetch(sql["position_lock"], (each,))
+        await session.fetch(sql["operation_lock"])
         fence = max([(await session.fetch(sql["group_fence"], (each,)))[0][0] for each in (old, new)]) + 1
         for each in _DROPS:  # of the new name, which has done nothing
             await session.execute(sql[each], (new,))
@@ -173,6 +176,8 @@ async def carry_out_drop(running: Running, plan: Dropped, who: str) -> None:
     now, note = running.clock.now(), f"waiting {plan.status.waiting}, parked {plan.status.parked}"
 
     async def work(session: Session) -> None:
+        await session.fetch(sql["position_lock"], (group,))
+        await session.fetch(sql["operation_lock"])
         ((fence,),) = await session.fetch(sql["group_fence"], (group,))
         derives = {row[0]: row[1] for row in await session.fetch(sql["lineage_list"])}
         for each in _DROPS:

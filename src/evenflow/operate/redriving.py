@@ -154,6 +154,7 @@ async def _begin(
 
 async def _gather(session: Session, sql: Sql, id_: int, wanted: Filter, now: float) -> Operation:
     """Take some more into the set; with the last of them it begins."""
+    await session.fetch(sql["operation_lock"])
     each = await _fetched(session, sql, id_)
     if each.state != "gathering":
         raise Refused(f"operation {id_} was cancelled before all was gathered", remedy="ask for it again")
@@ -263,6 +264,7 @@ async def _change(running: Running, name: str, who: str, state: str, of: Sequenc
     sql, now, verb = store.sql, running.clock.now(), _VERBS[state]
 
     async def work(session: Session) -> Operation:
+        await session.fetch(sql["operation_lock"])
         each = await _fetched(session, sql, found.operation.id)
         if each.state not in of:
             raise _refused(found.name, each, verb)

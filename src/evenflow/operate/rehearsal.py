@@ -235,6 +235,7 @@ class _Stage:
         before, outside = _publishes(unit), Outside()
         token = rehearsed.set(outside)
         try:
+            await self._running.prepare(row.topic, [row.envelope.data])
             event = binding.read(row.envelope, row.topic)
             await self._called(unit, row, event)
             unit.current = None

@@ -138,6 +138,7 @@ async def _move(
     session: Session, store: Store, group: str, plans: Sequence[Plan], note: tuple[float, str, str]
 ) -> None:
     sql, (now, who, wanted) = store.sql, note
+    await session.fetch(sql["position_lock"], (group,))
     known = {row[1]: row[2] for row in await session.fetch(sql["group_list"]) if row[0] == group}
     await learn(session, sql, group)  # of what is removed here nobody can tell afterwards
     for plan in plans:

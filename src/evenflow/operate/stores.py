@@ -38,7 +38,7 @@ async def adopt(running: Running, service: str, who: str) -> list[str]:
     for each in ours:
         await _tell_all(each)
     last = (await store.read(sql["outbox_last"]))[0][0]
-    await running._main.told(running.relay_name(service), store.id, {RELAY_PARTITION: last})
+    await running.engine.told(running.relay_name(service), store.id, {RELAY_PARTITION: last})
     await store.transact(go_on)
     return [each.group for each in ours]
 

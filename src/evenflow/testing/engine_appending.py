@@ -40,6 +40,15 @@ async def check_other_teams_topic_must_exist(factory: EngineFactory) -> None:
         expect(await engine.declare(Topic(name)) == log, "an existing topic of another team is found")
 
 
+async def check_all_topics_are_named(factory: EngineFactory) -> None:
+    async with factory() as engine:
+        names = [(await topic_of(engine))[0] for _ in range(3)]
+        await engine.declare(Topic(names[0], partitions=2))
+        found = list(await engine.topics())
+        expect(set(names) <= set(found), f"topics are missing: {sorted(set(names) - set(found))}")
+        expect(found == sorted(set(found)), "each topic once, in alphabetical order, whatever its generations")
+
+
 async def check_append_to_unknown_topic_is_refused(factory: EngineFactory) -> None:
     async with factory() as engine:
         error = await raised(Refused, engine.append("check.unknown", [event(1)]), "append to a missing topic")

@@ -6,7 +6,9 @@ import asyncio
 
 from evenflow.engine import Bounds
 from evenflow.testing.engine_kit import (
+    BREATH,
     SIZE,
+    TIDIES,
     EngineFactory,
     batches_of,
     beginning,
@@ -103,6 +105,7 @@ async def check_busy_engine_sees_other_partitions(factory: EngineFactory) -> Non
         await store(one, name, [event(9999, slot=1)])
         seen = False
         for _ in range(10):
+            await asyncio.sleep(BREATH)
             seen = seen or 9999 in numbers(batches_of(await consumer.fetch(10, SIZE, 0.0)))
         expect(seen, "an engine that always has something to read never looks for other partitions")
 
@@ -132,6 +135,7 @@ async def check_two_engines_declare_at_once(factory: EngineFactory) -> None:
 async def check_retention_by_the_other_engine_is_noticed(factory: EngineFactory) -> None:
     async with factory() as one, factory() as two:
         need(one.capabilities.shared, "only shared engines may be opened twice")
+        need(one.capabilities.tidies, TIDIES)
         name, log = await topic_of(one, retention=0.2)
         (part,) = log.partitions(log.generations[0].number)
         await store(one, name, events(range(5)))

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 
-from evenflow.testing import engine_appending, engine_keeping, engine_reading, engine_sharing
+from evenflow.testing import engine_appending, engine_keeping, engine_reading, engine_sealing, engine_sharing
 from evenflow.testing.engine_kit import EngineFactory, WipingFactory
 from evenflow.testing.suite import Report, checks_in, run_all, run_check
 
@@ -21,7 +21,7 @@ __all__ = ["EngineFactory", "WipingFactory", "checks", "run_check", "run_suite"]
 
 def checks() -> list[Callable[[EngineFactory], Awaitable[None]]]:
     """All checks, each an async function of a factory."""
-    return checks_in(engine_appending, engine_reading, engine_keeping, engine_sharing)
+    return checks_in(engine_appending, engine_reading, engine_keeping, engine_sealing, engine_sharing)
 
 
 async def run_suite(place: Callable[[], AbstractContextManager[EngineFactory]]) -> Report:

@@ -115,14 +115,17 @@ async def check_a_cancelled_waiter_is_passed_over(factory: StoreFactory) -> None
         await session.begin()
         await session.execute(ADD, (0, "held"))
         tasks: list[asyncio.Future[object]] = [asyncio.ensure_future(write(store, ADD, n, "w")) for n in range(1, 10)]
-        tasks += [asyncio.ensure_future(store.session().begin()) for _ in range(3)]
+        sessions = [store.session() for _ in range(3)]
+        tasks += [asyncio.ensure_future(each.begin()) for each in sessions]
         await asyncio.sleep(0.01)
-        for number in (0, 3, 8, 9, 10, 11):
-            tasks[number].cancel()
+        waited = [number for number in (0, 3, 8, 9, 10, 11) if tasks[number].cancel()]
         await session.commit()
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         cancelled = [n for n, each in enumerate(outcomes) if isinstance(each, asyncio.CancelledError)]
-        expect(cancelled == [0, 3, 8, 9, 10, 11], f"cancelled were {cancelled}")
+        expect(cancelled == waited, f"cancelled were {cancelled} of {waited}")
+        expect(store.capabilities.writers > 1 or len(waited) == 6, "a session began beside an open one")
+        for each in sessions:  # where there are several writers, these may have begun
+            await each.rollback()
         async with asyncio.timeout(10):
             await write(store, ADD, 50, "after")
         expect([row[0] for row in await store.read(ALL)] == [0, 2, 3, 5, 6, 7, 8, 50], "not exactly the others wrote")

@@ -33,6 +33,8 @@ async def check_the_last_statements_run_once_for_those_that_share_a_commit(facto
         good = [n for n in range(60) if n % 10 != 3]
         expect([each for each in outcomes if isinstance(each, int)] == good, "other units failed than those at fault")
         ordered = [number for results in together for number in results]
+        if store.capabilities.writers != 1:  # several commits at the same time
+            ordered.sort()
         expect(ordered == [n for n in good if n % 7], f"`last` was given {together}")
         rows = [row[0] for row in await store.read(ALL)]
         expect(sorted(rows) == good + [1000 + n for n in ordered], "not exactly what was done is there")

@@ -26,11 +26,15 @@ from evenflow.envelope import Envelope
 from evenflow.errors import EvenflowError, TransactionError
 from evenflow.group import GroupLoop
 from evenflow.parking import Parked, ask, parked
+from evenflow.places import make_store
 from evenflow.registry import Registry
 from evenflow.running import Running
 from evenflow.service import Service
 from evenflow.settings import Settings
+from evenflow.settings_sources import MEMORY_STORE
 from evenflow.store import Row
+from evenflow.strangers import Record, envelope_of
+from evenflow.testing.attended import Waits, attended
 from evenflow.topic import Topic
 from evenflow.unit_of_work import Transaction
 
@@ -41,6 +45,8 @@ TURNS = 200_000
 """Turns of the event loop after which an app that is still at work is taken to be at work for ever."""
 TURNS_BLIND = 100
 """Turns that are taken where the event loop does not tell whether anything is left to run."""
+SERVER = 0.0005
+"""Seconds of real time between two looks whether a server has answered."""
 LEAD = 1.0
 """Seconds before the next due time at which time begins to move timer by timer: every loop looks once in them."""
 DRAIN = 5.0
@@ -62,13 +68,16 @@ async def world(
 ) -> AsyncGenerator[World]:
     """The app, opened with all its handlers on engine and stores in memory, in virtual time. Delays have no jitter.
 
+    SQL that only a server speaks has one in `settings={"store": "postgresql://…"}`: a database, or `?schema=`, that
+    is new, as the engine is. Time stands still while the server is waited for.
+
     overrides  values by type, in the place of what the app provides
     start      the time at the beginning, as Unix time or a datetime with a zone
     settings   as in `Settings.load`; sources outside of the test are not read
     patience   seconds of real time that a handler may wait for something real before that is an error
     """
     clock = VirtualClock(start.timestamp() if isinstance(start, datetime) else start)
-    given = {"drain": DRAIN, **(settings or {}), "engine": "memory:", "store": "sqlite::memory:"}
+    given = {"drain": DRAIN, "store": MEMORY_STORE, **(settings or {}), "engine": "memory:"}
     running = Running(
         app,
         Settings.load(given, env={}, cwd="/"),
@@ -76,12 +85,14 @@ async def world(
         handle=[service.name for service in app.services],
         overrides=overrides,
     )
-    engine = _RecordingEngine(clock)
+    waits = Waits()
+    running.make_store = lambda url, service, clock: attended(make_store(url, service, clock), waits)
+    engine = _RecordingEngine(clock, durable=given["store"] != MEMORY_STORE)
     running.engines[running.settings.engine] = engine
     running.draw = lambda: 0.0
     if app._running is not None:
         raise TransactionError("this app is open already in this process", remedy="one world at a time for each app")
-    made = World(running, engine, patience)
+    made = World(running, engine, patience, waits)
     app._running = running
     closing = asyncio.create_task(made._move_time_while_closing())
     try:
@@ -101,12 +112,13 @@ async def world(
 class World:
     """What a test does with the app, and what it sees of it. Made by `world`."""
 
-    def __init__(self, running: Running, engine: _RecordingEngine, patience: float) -> None:
+    def __init__(self, running: Running, engine: _RecordingEngine, patience: float, waits: Waits) -> None:
         self.app = running.app
         self.running = running
         self._engine = engine
         self._clock: VirtualClock = running.clock  # type: ignore[assignment]  # `world` made it
         self._patience = patience
+        self._waits = waits
 
     @property
     def clock(self) -> VirtualClock:
@@ -120,6 +132,19 @@ class World:
     ) -> None:
         """`app.publish`, and then `settle`."""
         await self.app.publish(*events, after=after, at=at, name=name)
+        await self.settle()
+
+    async def receive(
+        self, topic: Topic, value: bytes | None, *, key: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """A record of another team's comes to lie in this topic, as on a broker; then `settle`. None: a tombstone."""
+        place = self.running.place(topic.name)
+        log = await self._engine.declare(replace(topic, name=place))
+        partition = log.partitions(log.generations[-1].number)[0]
+        given = [(name, text.encode()) for name, text in (headers or {}).items()]
+        offset, now = self._engine.bounds_nowait(partition).high, self._clock.now()
+        record = Record(place, log.incarnation, partition.number, offset, now, key, value, given)
+        await MemoryEngine.append(self._engine, place, [envelope_of(record, topic)])
         await self.settle()
 
     @asynccontextmanager
@@ -222,10 +247,16 @@ class World:
     async def _run_ready(self) -> None:
         """Turns of the event loop until no other task can go on by itself."""
         ready: Sequence[object] | None = getattr(asyncio.get_running_loop(), "_ready", None)
+        until = time.monotonic() + max(1.0, self._patience)
         for _ in range(TURNS_BLIND if ready is None else TURNS):
             await asyncio.sleep(0)
             if ready is not None and not ready:
-                return
+                if not self._waits.count:
+                    return
+                if time.monotonic() >= until:
+                    self._waits.give_up()
+                    return
+                await asyncio.sleep(SERVER)
         if ready is not None:
             raise await self._not_settled()
 
@@ -299,14 +330,15 @@ class World:
 class _RecordingEngine(MemoryEngine):
     """The engine in memory, which keeps what was published in order, and in which other teams' topics exist too."""
 
-    def __init__(self, clock: VirtualClock) -> None:
+    def __init__(self, clock: VirtualClock, *, durable: bool) -> None:
         super().__init__(clock)
+        self.capabilities = replace(self.capabilities, durable=durable)  # as the stores are: both are new
         self.stored: list[tuple[str, Envelope]] = []
 
-    async def declare(self, topic: Topic) -> Log:
+    async def declare(self, topic: Topic, *, after: Log | None = None) -> Log:
         if topic.partitions is None and await self.log(topic.name) is None:
             topic = replace(topic, partitions=1)
-        return await super().declare(topic)
+        return await super().declare(topic, after=after)
 
     async def append(self, topic: str, envelopes: Sequence[Envelope]) -> Sequence[Outcome]:
         outcomes = await super().append(topic, envelopes)
