@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from evenflow.policy import Policy, Reject, RetryLater
     from evenflow.protection.breaker import Breaker
     from evenflow.protection.limiting import Limit
+    from evenflow.records import Records
     from evenflow.schedules.schedule import Due
     from evenflow.service import Service
     from evenflow.settings import Settings
@@ -46,6 +47,7 @@ __all__ = [
     "Limit",
     "MsgpackCodec",
     "Policy",
+    "Records",
     "Reject",
     "RetryLater",
     "Service",
@@ -69,6 +71,7 @@ _HOMES = {
     "handler": ("Delivery",),
     "protection.limiting": ("Limit",),
     "policy": ("Policy", "Reject", "RetryLater"),
+    "records": ("Records",),
     "schedules.schedule": ("Due",),
     "service": ("Service",),
     "settings": ("Settings",),

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from evenflow.codec import Codec
 from evenflow.errors import DefinitionError, Refused, TransactionError
-from evenflow.event import is_event
+from evenflow.event import EventSpec, is_event
 from evenflow.ids import NAME_RULE, is_name
 from evenflow.provide import Providers
 from evenflow.registry import Registry
 from evenflow.service import Service
-from evenflow.store import Row
+from evenflow.store import Joinable, Row
 from evenflow.topic import Topic
 from evenflow.unit_of_work import Transaction, UnitOfWork, open_unit, rehearsed
 
 if TYPE_CHECKING:  # what only an app that is opened needs is imported then: it costs half of the start-up time
+    import apsw
+
     from evenflow.clock import Clock, Signal
     from evenflow.report import Promise
     from evenflow.running import Running
@@ -86,9 +88,22 @@ class App:
                             where=spec.where,
                             remedy="declare it once, and import it",
                         )
+                    self._refuse_never(spec)
                 except DefinitionError as error:
                     problems.append(error)
         return problems
+
+    def _refuse_never(self, spec: EventSpec) -> None:
+        """Raise `DefinitionError` for a class that is handled, and that no record of its topic ever becomes."""
+        records = spec.topic.records
+        handled = any(spec.cls in each.events for service in self.services for each in service.handlers())
+        if handled and records is not None and records.always not in ("", spec.type):
+            raise DefinitionError(
+                f"{spec.cls.__qualname__} is of type {spec.type!r}, and every record of {spec.topic.name!r} is "
+                f"{records.always!r}",
+                where=spec.where,
+                remedy="say the type of each by Records(header=…) or Records(field=…), or correct one of the two",
+            )
 
     # -- putting together -------------------------------------------------------------------------------------------
 
@@ -267,11 +282,12 @@ class App:
                 tx.publish(event, after=after, at=at, name=name)
 
     def transaction(
-        self, service: Service | str, *, on: object | None = None, wait: float = 30.0
+        self, service: Service | str, *, on: Joinable | apsw.Connection | None = None, wait: float = 30.0
     ) -> AbstractAsyncContextManager[Transaction]:
         """One transaction of the service's store: what is written and published inside is real together, or not at all.
 
-        With `on` (an open connection of yours to the same database) it joins your transaction, and never commits it.
+        With `on` (a connection of yours to the same database, or a session of SQLAlchemy's) it joins your transaction,
+        and never commits it. Raises `TransactionError` with the remedy where that cannot be.
         While the outbox is full it waits up to `wait` seconds, then raises `OutboxFull`. Into a topic that is full (see
         `Topic`) it publishes only once there is room: its commit waits, or raises `BacklogFull`; where a statement of
         it has run already, `tx.publish` raises at once.
@@ -292,7 +308,7 @@ class App:
             await outbox.wait_for_space(wait)
         unit = UnitOfWork(outbox)
         if on is not None:
-            unit.join(outbox.store.join(on))
+            unit.join(await outbox.store.join(on))
         if outbox.gates:
             from evenflow.protection.backpressure import GatedTransaction
 

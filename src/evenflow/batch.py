@@ -11,7 +11,7 @@ from evenflow.drive import Repeat, ends_us
 from evenflow.engine import Batch
 from evenflow.envelope import Envelope
 from evenflow.envelopes import Given
-from evenflow.errors import FenceLost, StoreUnavailable
+from evenflow.errors import FenceLost, StoreConflict, StoreUnavailable
 from evenflow.failure import Failure
 from evenflow.parking import ParkedRow, lane_of
 from evenflow.passes import Item, Pass
@@ -47,6 +47,8 @@ class BatchPass(Pass):
         except BaseException as error:
             if ends_us(error) or isinstance(error, (StoreUnavailable, FenceLost)):
                 raise
+            if isinstance(self.unit.failed, StoreConflict):
+                raise self.unit.failed from error
             self.loop.parking.stop_for(error)
             raise Repeat from error
         self.progress.handled = len(events)
@@ -91,6 +93,8 @@ class BatchPass(Pass):
         except BaseException as error:
             if ends_us(error) or isinstance(error, (StoreUnavailable, FenceLost)):
                 raise
+            if isinstance(unit.failed, StoreConflict):
+                raise unit.failed from error
             await unit.undo_to_savepoint(mark)
             attempt = 1 if earlier is None else earlier.attempt + 1
             failure = self.loop.parking.judge(error, attempt, earlier=earlier)

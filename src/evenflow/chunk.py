@@ -18,7 +18,7 @@ from evenflow.calling import Calling
 from evenflow.drive import PassDrive, Repeat
 from evenflow.engine import Batch
 from evenflow.envelopes import joined
-from evenflow.errors import FenceLost, StatementFailed
+from evenflow.errors import FenceLost, StatementFailed, TransactionAborted
 from evenflow.group import GroupLoop
 from evenflow.lane import run_lanes
 from evenflow.parking import SUSPECT, ParkedRow, lane_of
@@ -29,8 +29,16 @@ from evenflow.unit_of_work import Transaction, UnitOfWork, open_unit
 from evenflow.work import Progress, Work
 
 CHUNK = 512
+SHARED_CHUNK = 2048
+"""Where others can write meanwhile, a commit is a way to a server and back: a chunk grows to this while its calls take
+no longer than `CALLS_TIME`."""
+CALLS_TIME = 0.01
 CHUNK_TIME = 0.05
-"""Seconds that one chunk may take before the next one is made smaller."""
+"""Seconds that one chunk may take before the next one is made smaller, where nobody else can write meanwhile."""
+SHARED_CHUNK_TIME = 0.25
+"""The same where others can. Most of it is spent waiting for a busy server: smaller chunks would wait more often."""
+AGAIN = 0.02
+"""Seconds at most until a transaction is tried again that was undone for the sake of another."""
 CAREFUL_FOR = 8
 """Chunks that are worked through carefully at once, after one had to be repeated."""
 
@@ -47,6 +55,9 @@ class ChunkLoop(GroupLoop):
         self.size = CHUNK
         self.calling = Calling(work, neighbours=self.neighbours)
         self._careful = 0
+        self._called = 0.0
+        self._most = SHARED_CHUNK if work.store.capabilities.writers > 1 else CHUNK
+        self._longest = SHARED_CHUNK_TIME if work.store.capabilities.writers > 1 else CHUNK_TIME
 
     def room(self) -> int:
         return self.size
@@ -63,10 +74,10 @@ class ChunkLoop(GroupLoop):
 
     def _pace(self, count: int, seconds: float) -> None:
         self._careful = max(0, self._careful - 1)
-        if seconds > CHUNK_TIME and count > 1:
+        if seconds > self._longest and count > 1:
             self.size = max(20, min(self.size, count) // 2)
-        elif self.size < CHUNK:
-            self.size = min(CHUNK, self.size + 20)
+        elif self.size < (self._most if self._called < CALLS_TIME else CHUNK) and count >= self.size:
+            self.size = min(self._most, self.size + max(20, self.size // 4))
 
     async def _one_by_one(self, batches: Sequence[Batch]) -> None:
         for batch in batches:
@@ -97,16 +108,29 @@ class ChunkLoop(GroupLoop):
         owned.trying = offset
         return False
 
+    async def undone(self) -> None:
+        """Read on from where it stands: nothing of it was written, and nobody has taken a partition."""
+        for owned in self.owned.values():
+            if owned.partition not in self._blocked:
+                self.consumer.assign(owned.partition, owned.next)
+        self._due_at = 0.0
+        await self.parking.measure()
+        await self.work.clock.sleep(AGAIN * self.work.draw())
+
     # -- one transaction --------------------------------------------------------------------------------------------
 
     async def chunk(self, batches: Sequence[Batch], *, careful: bool) -> bool:
-        """Work through these batches in one transaction. False when each event needs a transaction of its own."""
+        """Work through these batches in one transaction. False when each event needs a transaction of its own.
+
+        Partitions that are lost by now are left out.
+        """
+        batches = [batch for batch in batches if batch.partition in self.owned]
         unit = UnitOfWork(self.work.outbox, self.lineage)
         token = open_unit.set(unit)
         try:
             progresses = await self._worked(unit, batches, careful)
             await self.commit(unit)
-        except (Repeat, StatementFailed) as error:
+        except (Repeat, StatementFailed, TransactionAborted) as error:
             await unit.rollback()
             return await self._again(batches, careful, error)
         except BaseException:
@@ -118,12 +142,14 @@ class ChunkLoop(GroupLoop):
         for progress in progresses:
             self.moved(progress)
         for batch in batches[len(progresses) :]:
-            self.consumer.assign(batch.partition, self.owned[batch.partition].next)
+            if batch.partition in self.owned:
+                self.consumer.assign(batch.partition, self.owned[batch.partition].next)
         return True
 
     async def _worked(self, unit: UnitOfWork, batches: Sequence[Batch], careful: bool) -> list[Progress]:
         """What became of the batches, up to the first that was not worked through to its end."""
         progresses: list[Progress] = []
+        began = time.perf_counter()
         for batch in batches:
             self.guard(unit, self.owned[batch.partition])
         unit.traced = careful
@@ -135,6 +161,7 @@ class ChunkLoop(GroupLoop):
             progresses.append(progress)
             if not progress.complete:
                 break
+        self._called = time.perf_counter() - began
         return progresses
 
     async def _again(self, batches: Sequence[Batch], careful: bool, error: Exception) -> bool:
@@ -149,6 +176,8 @@ class ChunkLoop(GroupLoop):
 
     async def _park_alone(self, batch: Batch, error: Exception) -> None:
         """Park the one event of this batch without calling its handler."""
+        if batch.partition not in self.owned:
+            return
         unit = UnitOfWork(self.work.outbox, self.lineage)
         self.guard(unit, self.owned[batch.partition])
         if isinstance(error, Repeat) and isinstance(error.__cause__, Exception):

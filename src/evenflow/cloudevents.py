@@ -33,6 +33,7 @@ _OWN = frozenset(
         "dataversion", "correlationid", "causationid", "data", "data_base64",
     }
 )  # fmt: skip
+_NOT_KEPT = _OWN | {"contenttype"}
 _NAME = re.compile(r"[a-z0-9]+")
 _OWN_NAME = re.compile(r"[a-z][a-z0-9]{0,19}")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -60,6 +61,16 @@ def check_headers(headers: Mapping[str, str]) -> None:
         else:
             continue
         raise EventInvalid(f"the header {name!r} {reason}", remedy=remedy)
+
+
+def attribute_names(headers: Mapping[str, str]) -> dict[str, str] | None:
+    """What of a stranger's headers can be attributes: their names without '-' and '_', and text of one line."""
+    found = {}
+    for name, value in headers.items():
+        plain = name.replace("-", "").replace("_", "")
+        if plain.isascii() and plain.isalnum() and plain not in _NOT_KEPT and value.isprintable():
+            found[plain] = value
+    return found or None
 
 
 def delivery(envelope: Envelope) -> dict[str, str]:

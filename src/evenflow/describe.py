@@ -11,6 +11,7 @@ from msgspec import inspect as node
 from evenflow.app import App, _event_classes
 from evenflow.event import EventSpec, spec_of
 from evenflow.fidelity import fields_of
+from evenflow.records import Records
 from evenflow.schedules.schedule import Due
 
 FORMAT = 1
@@ -49,6 +50,7 @@ def describe(app: App) -> Document:
                 "retention_bytes": topic.retention_bytes,
                 "compacted": topic.compacted,
                 "codec": topic.codec,
+                **({} if topic.records is None else {"records": _records(topic.records)}),
             }
     groups = {
         spec.group: {
@@ -68,6 +70,11 @@ def describe(app: App) -> Document:
         "groups": dict(sorted(groups.items())),
         **({"schedules": dict(sorted(schedules.items()))} if schedules else {}),
     }
+
+
+def _records(records: Records) -> Document:
+    said = {"always": records.always, "header": records.header, "field": records.field}
+    return {**{name: text for name, text in said.items() if text}, "names": dict(sorted((records.names or {}).items()))}
 
 
 def returned(function: Any) -> Any:

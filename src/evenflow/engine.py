@@ -23,14 +23,14 @@ class Capabilities:
 
     durable  an append that returned survives the process and, as far as the disk is honest, the machine
     shared   several processes may use it at once
-    assigns  the engine gives out partitions itself (a consumer reports `Assigned`); otherwise the store leases them
     atomic   one append is stored whole or not at all
+    tidies   `maintain` removes at once what retention and compaction ask for; otherwise servers do in their own time
     """
 
     durable: bool
     shared: bool
-    assigns: bool = False
     atomic: bool = True
+    tidies: bool = True
 
 
 class Partition(NamedTuple):
@@ -52,12 +52,15 @@ class Generation(NamedTuple):
 class Log:
     """A topic as the engine keeps it. `incarnation` changes when the log is made anew: positions belong to it.
 
-    `generations` rise; only the last one is appended to.
+    `generations` rise; only the last one is appended to. A log that moves to another engine keeps its incarnation, and
+    its generations are counted on there. Here it is `sealed`: nothing is appended any more. `goes_on` says where to.
     """
 
     topic: str
     incarnation: str
     generations: tuple[Generation, ...]
+    sealed: bool = False
+    goes_on: str = ""
 
     def partitions(self, generation: int) -> tuple[Partition, ...]:
         """All partitions of one generation."""
@@ -93,31 +96,6 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Assigned:
-    """The engine gives these partitions to this consumer, which reads nothing of them before `assign`."""
-
-    partitions: tuple[Partition, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Revoking:
-    """The engine wants these partitions back within `deadline` seconds: finish, commit, `release`."""
-
-    partitions: tuple[Partition, ...]
-    deadline: float
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """These partitions are another consumer's already: drop what is in flight."""
-
-    partitions: tuple[Partition, ...]
-
-
-Notice = Assigned | Revoking | Lost
-
-
-@dataclass(frozen=True, slots=True)
 class Backlog:
     """What waits in one partition: how many events, and the `time` of the oldest (None when none waits)."""
 
@@ -137,7 +115,7 @@ class Consumer(Protocol):
     """Reads the partitions that it was given, for one group of one process. Fetches nothing before `assign`."""
 
     def assign(self, partition: Partition, offset: int) -> None:
-        """Read this partition from this offset: the answer to a lease or to `Assigned`; also how one seeks."""
+        """Read this partition from this offset: the answer to a lease; also how one seeks."""
         ...
 
     def release(self, partition: Partition) -> None:
@@ -147,7 +125,7 @@ class Consumer(Protocol):
     def pause(self, partition: Partition) -> None: ...
     def resume(self, partition: Partition) -> None: ...
 
-    async def fetch(self, limit: int, size: int, wait: float | None) -> Sequence[Batch | Notice]:
+    async def fetch(self, limit: int, size: int, wait: float | None) -> Sequence[Batch]:
         """What there is, at most `limit` envelopes and about `size` bytes, fairly across partitions.
 
         Returns as soon as there is anything; an empty sequence after `wait` seconds or a `wake()`. Raises
@@ -167,8 +145,11 @@ class Engine(Protocol):
 
     name: str
     capabilities: Capabilities
-    trouble: str
-    """Why the last append was not stored; empty after one that was."""
+
+    @property
+    def trouble(self) -> str:
+        """Why the last append was not stored; empty after one that was."""
+        ...
 
     async def open(self) -> None:
         """Connect, and verify the settings that durability rests on. Raises `Refused` with the remedy."""
@@ -176,15 +157,33 @@ class Engine(Protocol):
 
     async def close(self) -> None: ...
 
-    async def declare(self, topic: Topic) -> Log:
+    async def declare(self, topic: Topic, *, after: Log | None = None) -> Log:
         """Make an owned topic, or a new generation when its partition count differs; keep its facts up to date.
 
-        For another team's topic (not owned) only looks: raises `Refused` when it does not exist.
+        For another team's topic (not owned) only looks: raises `Refused` when it does not exist. A sealed log gets no
+        new generation.
+
+        With `after`, the log as another engine holds it, this one continues it: a log with that incarnation whose
+        last generation has a higher number than the last one there, made if it is not there yet; a sealed one is open
+        again with it. Raises `Refused` when the topic is here as another log.
+        """
+        ...
+
+    async def seal(self, topic: str, goes_on: str | None = None) -> Log:
+        """Close the log to every process: what was answered STORED stands, and nothing is appended from now on.
+
+        An append that comes later, or was on its way, is REFUSED, and `trouble` names `goes_on`. With `goes_on`, the
+        words for where the log is continued, it is told that it is; without, that it will be. Sealing what is sealed
+        changes at most these words. Raises `Refused` for a topic that is not there, and `EngineUnavailable`.
         """
         ...
 
     async def log(self, topic: str) -> Log | None:
         """The topic as it stands now, or None."""
+        ...
+
+    async def topics(self) -> Sequence[str]:
+        """The names of all topics that are there, also those of other teams, in alphabetical order."""
         ...
 
     async def append(self, topic: str, envelopes: Sequence[Envelope]) -> Sequence[Outcome]:
@@ -220,6 +219,10 @@ class Engine(Protocol):
 
     async def recall(self, group: str) -> Told | None:
         """The copy, or None for a group that this engine has not heard of."""
+        ...
+
+    async def groups(self) -> Sequence[str]:
+        """The names of all groups, in alphabetical order; also those of other clients, which `recall` does not know."""
         ...
 
     async def readers(self, topic: str) -> Mapping[str, Mapping[Partition, int]]:

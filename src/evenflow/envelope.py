@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import msgspec
 
+BY_PLACE = -1
+"""The number of a stranger's record that has no identity but its place: it comes once, as the position passes it."""
+
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One event in transit. Fields are only ever added at the end: logs keep envelopes as MessagePack arrays.
 
     `(source, id)` is the identity of the event. `producer` and `number` say where it came from: numbers of one
-    producer are gapless per (topic, slot) and rise in publish order; a record of a stranger has producer "" and
-    number 0. `time` is Unix time in seconds. `correlation` "" stands for its own id: it is the first of a
-    conversation. `headers` are extension attributes and the trace context of the origin.
+    producer are gapless per (topic, slot) and rise in publish order; a record of a stranger has producer "", and number
+    0 or, where it is known by its place in its log alone, `BY_PLACE`. `time` is Unix time in seconds. `correlation` ""
+    stands for its own id: it is the first of a conversation. `headers` are extension attributes and the trace context
+    of the origin.
     """
 
     id: str

@@ -15,8 +15,11 @@ EvenflowError
 ├── DecodeError            bytes are not the event that they claim to be
 │   └── NewerVersion         they were written by newer code; park and try later
 ├── TransactionError       a transaction is used where or when it cannot be
+│   └── TransactionAborted   a statement of it has failed, and the database takes no more of them
+├── SchemasUnavailable     the schema registry does not answer; nobody's fault, try again
 ├── EngineUnavailable      the engine does not answer; nobody's fault, try again
 ├── StoreUnavailable       the store does not answer; nobody's fault, try again
+│   └── StoreConflict        it has undone the transaction for the sake of another; try again at once
 ├── StatementFailed        a statement of the user's is wrong; carries SQL and arguments
 │   └── WriteFailed          one that was handed over; carries the call site as well
 ├── FenceLost              another owner has taken this partition; nothing was written
@@ -131,12 +134,27 @@ class TransactionError(EvenflowError):
     """A transaction is used where or when it cannot be."""
 
 
+class TransactionAborted(TransactionError):
+    """A statement of it has failed and was not undone: the database takes no more statements, nor the commit."""
+
+
+class SchemasUnavailable(EvenflowError):
+    """The schema registry does not answer, or refuses us. No event's fault; try again."""
+
+
 class EngineUnavailable(EvenflowError):
     """The engine does not answer, or its disk or file is in trouble. No event's fault; try again."""
 
 
 class StoreUnavailable(EvenflowError):
     """The store does not answer: locked, full, lost. No event's fault; the transaction is to be tried again."""
+
+
+class StoreConflict(StoreUnavailable):
+    """The database has undone this transaction for the sake of another (a deadlock, a serialisation failure).
+
+    Nothing of it was written. It may be tried again at once.
+    """
 
 
 class StatementFailed(EvenflowError):

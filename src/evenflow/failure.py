@@ -58,7 +58,7 @@ def describe(error: BaseException) -> str:
         seen.add(id(cause))
         parts.append(f"caused by {_described(cause)}")
         cause = cause.__cause__
-    return _clean("\n".join(parts))[:ERROR_LIMIT]
+    return clean("\n".join(parts))[:ERROR_LIMIT]
 
 
 def _described(error: BaseException) -> str:
@@ -90,7 +90,7 @@ def fingerprint(error: BaseException) -> str:
     """
     kind = type(error)
     parts = (f"{kind.__module__}.{kind.__qualname__}", _arose(error), normal(text_of(error)))
-    return blake2b("\x00".join(map(_clean, parts)).encode(), digest_size=6).hexdigest()
+    return blake2b("\x00".join(map(clean, parts)).encode(), digest_size=6).hexdigest()
 
 
 def _arose(error: BaseException) -> str:
@@ -118,6 +118,6 @@ def _users(filename: str) -> bool:
     return "/evenflow/" not in filename and not filename.startswith("<")
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Text that every database takes: no lone surrogates, no NUL."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\0")

@@ -9,11 +9,20 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 
+import msgspec
+
 from evenflow.clock import Signal
-from evenflow.engine import Assigned, Batch, Consumer, Lost, Partition, Revoking
-from evenflow.envelope import Envelope
-from evenflow.errors import EngineUnavailable, FenceLost, GroupStopped, StoreUnavailable
-from evenflow.failure import text_of
+from evenflow.engine import Batch, Consumer, Partition
+from evenflow.envelope import BY_PLACE, Envelope
+from evenflow.errors import (
+    EngineUnavailable,
+    FenceLost,
+    GroupStopped,
+    SchemasUnavailable,
+    StoreConflict,
+    StoreUnavailable,
+)
+from evenflow.failure import clean, text_of
 from evenflow.handler import Delivery
 from evenflow.parking import Due, Parking
 from evenflow.pausing import Pause, covers
@@ -25,6 +34,7 @@ from evenflow.watching.watchdog import SLOW, Seen
 from evenflow.work import Counters, Progress, Work
 
 log = logging.getLogger("evenflow")
+_json = msgspec.json.Encoder().encode
 
 FETCH_BYTES = 1 << 20
 IDLE = 1.0
@@ -65,6 +75,7 @@ class GroupLoop(ABC):
         self._blocked: dict[Partition, float] = {}
         self._stopping = False
         self._publishes = False
+        self._unprepared = False
         self._told: dict[Partition, int] = {}
         self._tell_at = 0.0
         self._due_at = 0.0
@@ -148,7 +159,7 @@ class GroupLoop(ABC):
         """Why a partition may stand still now, or ""."""
         if self.stopped or self.paused(partition):
             return "it is stopped or paused"
-        if partition in self._blocked:
+        if partition in self._blocked or self._unprepared:
             return self.trouble or "it waits"
         return "the outbox is full" if self._publishes and self.work.outbox.full else ""
 
@@ -191,6 +202,8 @@ class GroupLoop(ABC):
             try:
                 if await self._round():
                     break
+            except StoreConflict:
+                await self.undone()
             except (EngineUnavailable, StoreUnavailable) as error:
                 self._trouble(error.message)
                 await self._start_again()
@@ -221,18 +234,33 @@ class GroupLoop(ABC):
         await self.before_fetch()
         limit = self.room()
         self.busy = False
-        found = await self.consumer.fetch(limit, FETCH_BYTES, wait) if limit > 0 else await self.no_room(wait)
+        batches = await self.consumer.fetch(limit, FETCH_BYTES, wait) if limit > 0 else await self.no_room(wait)
         self.busy = True
-        batches = [each for each in found if isinstance(each, Batch)]
-        for notice in found:
-            if not isinstance(notice, Batch):
-                self._notice(notice)
-        if batches:
+        if batches and (self.work.prepare is None or await self._prepared(batches)):
             await self.handle([each for each in batches if each.partition in self.owned])
             if not self._blocked:
                 self.trouble = ""
         await asyncio.sleep(0)  # nothing above need have waited: others have their turn
         return False
+
+    async def _prepared(self, batches: Sequence[Batch]) -> bool:
+        """Wait for what reading these needs. False where it is to be let be: a partition is wanted back."""
+        assert self.work.prepare is not None
+        while True:
+            try:
+                await self.work.prepare(batches)
+            except SchemasUnavailable as error:
+                self._trouble(error.message)
+                self._unprepared = True
+            else:
+                self._unprepared = False
+                return True
+            await self.work.clock.sleep(BACK_OFF)
+            if self._stopping or self._giving:
+                for batch in batches:
+                    if batch.partition in self.owned:
+                        self.consumer.assign(batch.partition, batch.offsets[0])
+                return False
 
     async def _wait_for_outbox(self) -> bool:
         """A group that publishes pauses while the outbox is full: what it does could not be committed."""
@@ -246,12 +274,6 @@ class GroupLoop(ABC):
         """Make a unit of this group's work real."""
         self._publishes = self._publishes or bool(unit.published)
         await unit.commit()
-
-    def _notice(self, notice: Assigned | Revoking | Lost) -> None:
-        if isinstance(notice, Assigned):
-            return  # ownership claims what the engine assigns
-        for partition in notice.partitions:
-            self.take_back(partition) if isinstance(notice, Revoking) else self.forget(partition)
 
     def _take_given(self) -> None:
         given, self._given = self._given, []
@@ -273,6 +295,10 @@ class GroupLoop(ABC):
         self._blocked.pop(partition, None)
         self.lost.set()
 
+    async def undone(self) -> None:
+        """A transaction was undone for the sake of another: begin again from what is committed."""
+        await self._start_again()
+
     async def _start_again(self) -> None:
         """Give up what we hold, without touching it: a claim reads where it really stands."""
         for partition in list(self.owned):
@@ -286,8 +312,8 @@ class GroupLoop(ABC):
 
     async def halt(self, error: GroupStopped) -> None:
         """Stop visibly: in the log, in this process, and in the store for everybody who asks."""
-        log.error("group %s is stopped: %s", self.name, error)
-        self.stopped = str(error)
+        self.stopped = clean(str(error))
+        log.error("group %s is stopped: %s", self.name, self.stopped)
         ours = [owned.where for owned in self.owned.values()]
         for partition in list(self.owned):
             self.forget(partition)
@@ -296,7 +322,7 @@ class GroupLoop(ABC):
             for where in ours:
                 await session.execute(self._sql["position_stopped"], where)
             for topic in self.spec.topics:
-                await session.execute(self._sql["group_state"], (self.name, topic.name, "stopped", str(error)))
+                await session.execute(self._sql["group_state"], (self.name, topic.name, "stopped", self.stopped))
 
         try:
             await self.work.store.transact(say)
@@ -427,6 +453,8 @@ class GroupLoop(ABC):
         if progress.taking.late:
             self.counters.late += progress.taking.late
             log.warning("group %s: %d events came later than others of their slot", self.name, progress.taking.late)
+        if self.owned.get(owned.partition) is not owned:
+            return  # it was lost meanwhile
         if not progress.complete:
             self.consumer.assign(owned.partition, owned.next)
         if progress.blocked:
@@ -452,19 +480,24 @@ class GroupLoop(ABC):
 
     async def known_strangers(self, batch: Batch) -> set[tuple[str, str]]:
         """Of the batch's records without a number of ours, those that this group has taken already."""
-        known: set[tuple[str, str]] = set()
         producers = batch.envelopes.producers
         if "" not in producers if type(producers) is list else producers:
-            return known
-        for envelope in batch.envelopes:
-            if not envelope.producer:
-                identity = (envelope.source, envelope.id)
-                if await self.work.store.read(self._sql["inbox_seen"], (self.name, "", *identity)):
-                    known.add(identity)
-        return known
+            return set()
+        if set(batch.envelopes.numbers) == {BY_PLACE}:
+            return set()
+        wanted = [(e.source, e.id) for e in batch.envelopes if not e.producer and e.number != BY_PLACE]
+        if not wanted:
+            return set()
+        rows = await self.work.store.read(self._sql["inbox_known"], (self.name, "", _json(wanted).decode()))
+        return {(source, id_) for source, id_ in rows}
 
     def first_seen(self, progress: Progress, offset: int, envelope: Envelope, known: set[tuple[str, str]]) -> bool:
-        """Whether a stranger's record is new to this group; if so it is remembered with the move."""
+        """Whether a stranger's record is new to this group; if so it is remembered with the move.
+
+        One that is known by its place alone is new: the position says how far the group is.
+        """
+        if envelope.number == BY_PLACE:
+            return True
         identity = (envelope.source, envelope.id)
         if identity in known:
             self.counters.duplicates += 1
@@ -479,7 +512,7 @@ class GroupLoop(ABC):
         A handler that rejects an event has said why: no traceback tells more.
         """
         self.counters.failed += 1
-        shown = f"{type(error).__name__}: {text_of(error)}"
+        shown = clean(f"{type(error).__name__}: {text_of(error)}")
         if isinstance(decision, DeadLetter):
             self.counters.dead += 1
             log.error(

@@ -13,7 +13,7 @@ from typing import Any
 
 from evenflow.drive import Repeat, ends_us
 from evenflow.envelope import Envelope
-from evenflow.errors import FenceLost, StatementFailed, StoreUnavailable
+from evenflow.errors import FenceLost, StatementFailed, StoreConflict, StoreUnavailable, TransactionAborted
 from evenflow.failure import Failure
 from evenflow.group import GroupLoop
 from evenflow.parking import LANE_ROWS, ParkedRow
@@ -35,7 +35,7 @@ async def run_lanes(loop: GroupLoop, owned: Owned, lanes: Sequence[str], call: C
         return
     try:
         await Run(loop, owned, call, careful=False).run(lanes, LANE_ROWS)
-    except (Repeat, StatementFailed):
+    except (Repeat, StatementFailed, TransactionAborted):
         await loop.parking.measure()
         await _carefully(loop, owned, lanes, call, LANE_ROWS)
 
@@ -45,7 +45,7 @@ async def _carefully(loop: GroupLoop, owned: Owned, lanes: Sequence[str], call: 
     run = Run(loop, owned, call, careful=True)
     try:
         await run.run(lanes, rows)
-    except StatementFailed as error:
+    except (StatementFailed, TransactionAborted) as error:
         await loop.parking.measure()
         if len(lanes) > 1:
             for lane in lanes:
@@ -165,6 +165,8 @@ class Run:
         except BaseException as error:
             if ends_us(error) or isinstance(error, (StoreUnavailable, FenceLost)):
                 raise
+            if isinstance(unit.failed, StoreConflict):
+                raise unit.failed from error
             self._loop.parking.stop_for(error)
             unit.current = None
             if self._careful:
@@ -173,7 +175,7 @@ class Run:
                 raise Repeat from error
             raise
 
-    async def failed_at_commit(self, lane: str, error: StatementFailed) -> None:
+    async def failed_at_commit(self, lane: str, error: Exception) -> None:
         """The commit failed: it counts as a failure of the lane's head, which was alone in it."""
         loop, unit = self._loop, self._new_unit()
         try:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -42,6 +43,15 @@ LIMIT_EVENTS = 1_000_000
 LIMIT_BYTES = 1 << 30
 POLL = 0.5
 """Seconds after which what should have been told is looked for by oneself."""
+FIRST_LOOK = 0.005
+"""Seconds after which the rows of a joined transaction are looked for: its user commits it unseen."""
+EARLY = 1000
+"""Rows that the relay may have moved before this process has heard of its own commit: so many ids are kept."""
+HELD = (2 * POLL, 5.0)
+"""Seconds at least and at most that the relay lets a topic be whose engine has not taken its events: as long as it took
+to find that out."""
+JOINED_FOR = 60.0
+"""Seconds after which the rows of a joined transaction, of which at most `EARLY` are kept, are not looked for."""
 
 
 class Outbox:
@@ -72,16 +82,23 @@ class Outbox:
         self.moved_to = 0
         self.owned: Owned | None = None
         self.trouble = ""
+        self.elsewhere = False
+        """Whether its next events belong in an engine that this process does not know: another one may relay them."""
         self._ready = ready
         self._place = place
         self._limits = (limit_events, limit_bytes)
         self.mine: dict[int, tuple[str, frozenset[int]]] = {}
         """Topic and slots of the rows that this process has committed and that are not in the engine yet."""
-        self._joined: list[tuple[int, str, frozenset[int]]] = []
+        self._early: dict[int, None] = {}
+        self.joined: dict[int, tuple[str, frozenset[int]]] = {}
+        """The same of transactions of the user's own, which may be committed by now, or never."""
+        self._joined = -inf
         self._removed = Signal()
         self._work = Signal()
         self._moving = False
         self._rows = RELAY_ROWS
+        self._held: dict[str, float] = {}
+        """Topics whose engine has not taken their events, and until when they are let be: others go on meanwhile."""
 
     # -- what a unit of work asks -----------------------------------------------------------------------------------
 
@@ -116,7 +133,7 @@ class Outbox:
     async def keep(self, session: Session, units: list[UnitOfWork]) -> None:
         """Number what these units publish, and add it: the last statements before the commit that they share."""
         counts: dict[str, dict[int, int]] = {}
-        missing = 0
+        missing, producer = 0, ""
         for unit in units:
             for topic, fields in unit.published:
                 missing += not fields[0]
@@ -126,7 +143,8 @@ class Outbox:
         for topic, slots in sorted(counts.items()):
             wanted = _json(sorted(slots.items())).decode()
             drawn = await session.fetch(self.store.sql["counters_draw"], (topic, wanted))
-            numbers[topic] = {slot: number - slots[slot] for slot, number in drawn}
+            numbers[topic] = {slot: number - slots[slot] for slot, number, _ in drawn}
+            producer = self.producer + drawn[0][2]
         ids = iter(new_ids(missing, self.clock.now()))
         topics: dict[str, list[Envelope]] = {topic: [] for topic in counts}
         for unit in units:
@@ -134,7 +152,7 @@ class Outbox:
                 slot = fields[5]
                 number = numbers[topic][slot] = numbers[topic][slot] + 1
                 id_ = fields[0] or next(ids)
-                topics[topic].append(Envelope(*(id_, *fields[1:8], self.producer, number, *fields[8:])))
+                topics[topic].append(Envelope(*(id_, *fields[1:8], producer, number, *fields[8:])))
         added = [each for topic, envelopes in topics.items() for each in await self._add(session, topic, envelopes)]
         for unit in units:
             unit.added = added
@@ -150,11 +168,36 @@ class Outbox:
 
     def added(self, rows: Sequence[Added], *, joined: bool) -> None:
         """These rows have been committed, or (joined) will be when the user commits."""
-        if not joined:
+        if joined:
+            self._forget_joined()
+            self._joined = self.clock.monotonic()
+            self.joined.update({row: (topic, slots) for row, topic, slots in rows})
+        else:
             for row, topic, slots in rows:
-                if row > self.moved_to:
-                    self.mine[row] = (topic, slots)
+                self._committed(row, topic, slots)
         self._work.set()
+
+    def _committed(self, row: int, topic: str, slots: frozenset[int]) -> None:
+        if row in self._early:
+            del self._early[row]
+        else:
+            self.mine[row] = (topic, slots)
+
+    def _forget_joined(self) -> None:
+        if self.clock.monotonic() - self._joined > JOINED_FOR:
+            self.joined.clear()
+        while len(self.joined) >= EARLY:
+            del self.joined[next(iter(self.joined))]
+
+    async def _look_for_joined(self, topic: str, slots: frozenset[int]) -> None:
+        """See which joined transactions that have published for these slots are committed by now."""
+        self._forget_joined()
+        wanted = [row for row, (t, s) in self.joined.items() if topic == t and not slots.isdisjoint(s)]
+        for (row,) in await self.store.read(self.store.sql["outbox_there"], (_json(wanted).decode(),)):
+            found = self.joined.pop(row, None)
+            if found is not None:  # if not, the relay has moved it meanwhile
+                self._committed(row, *found)
+                self._work.set()
 
     async def wait_for_space(self, seconds: float) -> None:
         """Wait while the outbox is full; raises `OutboxFull` after so long."""
@@ -171,15 +214,17 @@ class Outbox:
             await self.measure()
 
     def holds(self, topic: str, slots: frozenset[int]) -> bool:
-        """Whether this process has committed events for one of these slots that are not in the engine yet."""
-        return any(topic == t and not slots.isdisjoint(s) for t, s in self.mine.values())
+        """Whether this process has, or may have, committed events for one of these slots that are not in the engine."""
+        return _among(self.mine, topic, slots) or _among(self.joined, topic, slots)
 
     async def wait_for_slots(self, topic: str, slots: frozenset[int]) -> None:
         """Wait until all of those are in the engine: a direct publish comes after."""
-        while self.holds(topic, slots):
+        if _among(self.joined, topic, slots):
+            await self._look_for_joined(topic, slots)
+        while _among(self.mine, topic, slots):
             if self.owned is None:  # another process's relay tells by its commit
                 await self.measure()
-                if not self.holds(topic, slots):
+                if not _among(self.mine, topic, slots):
                     return
             self._removed.clear()
             heard = self._hear(self._removed)
@@ -195,23 +240,30 @@ class Outbox:
 
     async def measure(self) -> None:
         """See how full it is, and what another process's relay has moved meanwhile."""
+        known = list(self.mine)
         ((events, size, _oldest, first),) = await self.store.read(self.store.sql["outbox_size"])
         self.full = events >= self._limits[0] or size >= self._limits[1]
-        self._begins(first if events else None)
+        self._begins(first if events else None, known)
+        late = [row for row in known if row in self.mine]
+        if late and first < late[0]:  # behind others', which may be of a topic that has to wait
+            rows = await self.store.read(self.store.sql["outbox_there"], (_json(late).decode(),))
+            for row in set(late) - {row for (row,) in rows}:
+                self.mine.pop(row, None)
 
-    def _begins(self, first: int | None) -> None:
-        """This row, or none, is now the first that is not moved."""
-        for row in [row for row in self.mine if first is None or row < first]:
-            del self.mine[row]
+    def _begins(self, first: int | None, known: Sequence[int]) -> None:
+        """This row, or none, was the first that is not moved, when these of `mine` were committed."""
+        for row in known:
+            if first is None or row < first:
+                self.mine.pop(row, None)
         self._removed.set()
 
-    async def measure_from(self, first: int | None) -> None:
-        """The same as `measure`, for who has just read which row is the first."""
+    async def measure_from(self, first: int | None, known: Sequence[int]) -> None:
+        """The same as `measure`, for who has just read which row is the first; `known` was in `mine` before."""
         if first is not None:
             await self.measure()
         else:
             self.full = False
-            self._begins(None)
+            self._begins(None, known)
 
     # -- the relay --------------------------------------------------------------------------------------------------
 
@@ -230,8 +282,9 @@ class Outbox:
                 told, wait = self._work, POLL
                 try:
                     if self.owned is not None:
-                        wait = min(await self.step(), POLL)
-                        self.trouble = ""
+                        wait = min(await self.step(), self._pace())
+                        if not self._held:
+                            self.trouble = ""
                 except FenceLost:
                     self.owned = None
                 except Exception as error:
@@ -241,6 +294,10 @@ class Outbox:
                     await self.clock.wait(told, wait)
         finally:
             heard.cancel()
+
+    def _pace(self) -> float:
+        """Seconds to the next look: few after a joined transaction, more and more while its rows do not come."""
+        return min(POLL, max(FIRST_LOOK, (self.clock.monotonic() - self._joined) / 2))
 
     async def _troubled(self, error: Exception) -> None:
         """Keep what is wrong, and say it once; a relay that ended would be a silent stall."""
@@ -270,8 +327,13 @@ class Outbox:
         """
         owned = self.owned
         assert owned is not None
-        asked = self._rows
-        rows = await self.store.read(self.store.sql["relay_next"], (asked,))
+        asked, now = self._rows, self.clock.monotonic()
+        held = [topic for topic, until in self._held.items() if until > now]
+        if held:
+            rows = await self.store.read(self.store.sql["relay_others"], (asked, _json(held).decode()))
+        else:
+            rows = await self.store.read(self.store.sql["relay_next"], (asked,))
+            self._held = self._held if rows else {}
         due = rows[0][3] if rows else (await self.store.read(self.store.sql["due_next"]))[0][0]
         ready = due is not None and due <= self.clock.now()
         self._moving = ready or bool(rows)
@@ -284,26 +346,36 @@ class Outbox:
         return POLL if due is None else max(0.0, due - self.clock.now())
 
     async def _move(self, owned: Owned, rows: Sequence[Row]) -> None:
-        """Append the events of these rows, and remove the rows."""
-        position = stored_to = events = 0
+        """Append the events of these rows, and remove the rows. A topic that fails holds up no other."""
+        position = events = 0
+        stored: list[int] = []
+        trouble: Exception | None = None
         while position < len(rows):
             topic = rows[position][1]
             end = position + 1
             while end < len(rows) and rows[end][1] == topic:
                 end += 1
-            envelopes = [envelope for row in rows[position:end] for envelope in unpack(row[2])]
+            part, position = rows[position:end], end
+            began = self.clock.monotonic()
+            if self._held.get(topic, 0.0) > began:
+                continue
+            envelopes = [envelope for row in part for envelope in unpack(row[2])]
             try:
                 await self._append(topic, envelopes)
-            except Exception:
-                if stored_to:  # what another topic's engine has taken is not sent again and again
-                    await self._remove(owned, stored_to)
-                raise
-            events += len(envelopes)
-            stored_to = rows[end - 1][0]
-            position = end
-        self.moved += events
-        self._rows = max(1, min(RELAY_ROWS, RELAY_EVENTS * len(rows) // events))
-        await self._remove(owned, stored_to)
+            except Exception as error:
+                trouble = trouble or error
+                now = self.clock.monotonic()
+                self._held[topic] = now + min(max(now - began, HELD[0]), HELD[1])
+            else:
+                self._held.pop(topic, None)
+                events += len(envelopes)
+                stored += [row[0] for row in part]
+        if stored:
+            self.moved += events
+            self._rows = max(1, min(RELAY_ROWS, RELAY_EVENTS * len(stored) // events))
+            await self._remove(owned, stored)
+        if trouble is not None:
+            raise trouble
 
     async def _append(self, topic: str, envelopes: list[Envelope]) -> None:
         """Append all, in order per slot; what is refused or unknown is appended again, with the same numbers."""
@@ -312,20 +384,27 @@ class Outbox:
             outcomes = await engine.append(topic, envelopes)
             left = [e for e, outcome in zip(envelopes, outcomes, strict=True) if outcome is not Outcome.STORED]
             if len(left) == len(envelopes):
-                raise EngineUnavailable(f"the {engine.name} engine does not take events of {topic!r}: {engine.trouble}")
+                trouble = f"the {engine.name} engine does not take events of {topic!r}: {engine.trouble}"
+                found = await engine.log(topic)
+                self.elsewhere = found is not None and found.sealed and bool(found.goes_on)
+                raise EngineUnavailable(trouble)
             envelopes = left
 
-    async def _remove(self, owned: Owned, to: int) -> None:
-        sql = self.store.sql
+    async def _remove(self, owned: Owned, stored: Sequence[int]) -> None:
+        """Remove these rows, and no others between them: a lower id may be committed later."""
+        sql, ids = self.store.sql, _json(stored).decode()
 
         async def work(session: Session) -> None:
             await _guarded(session, sql["position_guard"], owned)
-            await session.execute(sql["outbox_remove"], (to,))
+            await session.execute(sql["outbox_remove"], (ids,))
 
         await self.store.transact(work)
-        self.moved_to = to
-        for row in [row for row in self.mine if row <= to]:
-            del self.mine[row]
+        self.moved_to = max(self.moved_to, *stored)
+        for row in stored:
+            if self.mine.pop(row, None) is None and self.joined.pop(row, None) is None:
+                self._early[row] = None
+        while len(self._early) > EARLY:
+            del self._early[next(iter(self._early))]
         if self.full:
             await self.measure()
         self._removed.set()
@@ -350,6 +429,10 @@ class Outbox:
             await unit.rollback()
             raise
         return len(rows)
+
+
+def _among(rows: Mapping[int, tuple[str, frozenset[int]]], topic: str, slots: frozenset[int]) -> bool:
+    return any(topic == t and not slots.isdisjoint(s) for t, s in rows.values())
 
 
 def _trace(headers: dict[str, str] | None) -> dict[str, str] | None:

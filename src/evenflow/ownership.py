@@ -14,7 +14,7 @@ from pathlib import Path
 
 from evenflow.clock import Clock
 from evenflow.engine import Engine, Log, Partition
-from evenflow.errors import GroupStopped, Refused
+from evenflow.errors import FenceLost, GroupStopped, Refused
 from evenflow.outbox import RELAY_PARTITION
 from evenflow.position import NO_MARKS, NONE_SETTLED, Owned, claimed, decode_marks, encode_marks, merge
 from evenflow.store import Process, Session, Store
@@ -59,6 +59,10 @@ def _highest(held: Mapping[str, list[Partition]], floor: int, extra: int, me: st
     return me not in over[:extra]
 
 
+FORGOTTEN = 100
+"""Leases after which the row of a process on another machine goes that was not heard of: nobody sees its end."""
+
+
 class Liveness:
     """Which processes are alive, as far as this one can tell."""
 
@@ -80,6 +84,11 @@ class Liveness:
             self._seen[process.id] = (process.beat, now)
             return True
         return now - since < self._lease
+
+    def lost(self, process: Process) -> bool:
+        """Whether nothing was heard of it for so long that nobody need remember it. It may come back."""
+        beat, since = self._seen.get(process.id, (-1, self._clock.monotonic()))
+        return beat == process.beat and self._clock.monotonic() - since > FORGOTTEN * self._lease
 
     def gone(self, process: Process) -> bool:
         """Whether it surely is no more: it ran where this one runs, and its pid is free or another's."""
@@ -134,6 +143,9 @@ async def create_group(
             bounds = await engine.bounds(partition)
             holds = holds or bounds.high > bounds.low
     if holds and start is None:
+        told = await engine.recall(group)
+        if told is not None and told.store and told.store != store.id:
+            raise new_on_this_store(group, topic.topic)
         raise new_on_old(group, topic.topic, where)
     if holds and start == "end":
         first = topic.generations[-1].number
@@ -160,6 +172,15 @@ def new_on_old(group: str, topic: str, where: str) -> Refused:
     )
 
 
+def new_on_this_store(group: str, topic: str) -> Refused:
+    """What a group is refused with that another store has known until now: beginning anew would do it all again."""
+    return Refused(
+        f"the group {group!r} has no positions in this store, and another store has: it has read {topic!r} before",
+        remedy=f"name that store again; or, if this one takes its place: evenflow store adopt, and then "
+        f"evenflow groups seek {group} --to end (or --to beginning: to handle all of it again)",
+    )
+
+
 async def check_belongs(group: str, topic: Log, engine: Engine, store: Store, service: str) -> None:
     """Raise `GroupStopped` where log, store and position do not belong together."""
     for name, known, incarnation, _state, _reason in await store.read(store.sql["group_list"]):
@@ -170,7 +191,29 @@ async def check_belongs(group: str, topic: Log, engine: Engine, store: Store, se
                 remedy="if the engine's URL is wrong, correct it (evenflow config shows it); if the log is lost, "
                 f"evenflow groups seek {group} --to beginning (or --to end)",
             )
+    await widen(group, topic, engine, store)
     await check_store(group, topic, engine, store, service)
+
+
+async def widen(group: str, topic: Log, engine: Engine, store: Store) -> None:
+    """Give the group positions in partitions that somebody has added by hand to the generation that it reads."""
+    rows = await store.read(store.sql["position_list"], (group,))
+    ours = [row for row in rows if row[0] == topic.topic and row[1] == topic.incarnation]
+    current = max((row[2] for row in ours), default=0)
+    known = {row[3] for row in ours if row[2] == current}
+    partitions = topic.partitions(current)
+    lows = {p.number: (await engine.bounds(p)).low for p in partitions if p.number not in known}
+
+    async def work(session: Session) -> None:
+        key = (group, topic.topic, topic.incarnation, current)
+        marks = [decode_marks(row[2]) for row in await session.fetch(store.sql["position_marks"], key)]
+        for number, low in lows.items():
+            slots = frozenset(slot for slot in range(256) if slot % len(partitions) == number)
+            args = (*key, number, low, encode_marks(merge(marks, slots)), NONE_SETTLED)
+            await session.execute(store.sql["position_create"], args)
+
+    if lows:
+        await store.transact(work)
 
 
 async def check_store(group: str, topic: Log, engine: Engine, store: Store, service: str) -> None:
@@ -221,7 +264,7 @@ async def claim(
 
     async def work(session: Session) -> list[Owned]:
         taken = []
-        for partition, fence in fences.items():
+        for partition, fence in sorted(fences.items()):  # contenders take rows in one order
             name, generation, number = partition
             rows = await session.fetch(sql, (group, name, topic.incarnation, generation, number, fence, me))
             if rows:
@@ -248,32 +291,49 @@ async def _check_read_back(owned: Owned, engine: Engine) -> None:
         )
 
 
+async def _read_to_its_end(engine: Engine, partition: Partition, position: int) -> bool:
+    """Whether no event stands at this position or behind it: a log may end in records that are none."""
+    bounds = await engine.bounds(partition)
+    if position >= bounds.high:
+        return True
+    last = await engine.read(partition, bounds.high - 1) if position >= bounds.low else None
+    return last is not None and last[0] < position
+
+
 async def next_generation(group: str, log: Log, engine: Engine, store: Store) -> bool:
-    """When a group has read all of a generation that is followed by another, let it begin the next."""
+    """When a group has read all of a generation that is followed by another, let it begin the next.
+
+    Never past one that is in an engine that is not known here.
+    """
     rows = await store.read(store.sql["position_list"], (group,))
     ours = [row for row in rows if row[0] == log.topic and row[1] == log.incarnation]
     if not ours:
         return False
     current = max(row[2] for row in ours)
-    later = [each for each in log.generations if each.number > current]
+    later = [each for each in log.generations if each.number == current + 1]
     if not later:
         return False
     for row in ours:
-        if row[2] == current and row[4] < (await engine.bounds(Partition(log.topic, current, row[3]))).high:
+        if row[2] == current and not await _read_to_its_end(engine, Partition(log.topic, current, row[3]), row[4]):
             return False
-    target = later[0]
+    target, seen = later[0], {row[3]: row[4] for row in ours if row[2] == current}
     lows = {p.number: (await engine.bounds(p)).low for p in log.partitions(target.number)}
 
     async def work(session: Session) -> None:
         key = (group, log.topic, log.incarnation, current)
+        await session.execute(store.sql["position_retire"], key)  # what owners have begun is committed then
         read = await session.fetch(store.sql["position_marks"], key)
+        if any(row[1] < seen[row[0]] for row in read):
+            raise FenceLost(f"{group!r} was moved back in {log.topic!r} meanwhile")
         marks = [decode_marks(row[2]) for row in read]
-        await session.execute(store.sql["position_retire"], key)
         for number, low in lows.items():
             slots = frozenset(slot for slot in range(256) if slot % target.partitions == number)
             part = encode_marks(merge(marks, slots))
             args = (group, log.topic, log.incarnation, target.number, number, low, part, NONE_SETTLED)
             await session.execute(store.sql["position_create"], args)
 
-    await store.transact(work)
+    try:
+        await store.transact(work)
+    except FenceLost:  # a person's seek; the next look sees where it stands
+        return False
     return True

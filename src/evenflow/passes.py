@@ -16,7 +16,7 @@ from evenflow.drive import Repeat, ends_us
 from evenflow.engine import Batch
 from evenflow.envelope import Envelope
 from evenflow.envelopes import Envelopes
-from evenflow.errors import FenceLost, StoreUnavailable
+from evenflow.errors import FenceLost, StoreConflict, StoreUnavailable
 from evenflow.failure import Failure
 from evenflow.group import GroupLoop
 from evenflow.parking import ParkingFull, lane_of
@@ -230,6 +230,7 @@ class Pass:
         if unit.failed is not None:  # and the handler has gone on
             raise unit.failed if self.careful else Repeat from unit.failed
         if self.careful:
+            unit.current = None  # what is waited for from here on is not the handler's
             await unit.flush()
             await (await unit.begin()).release()
 
@@ -246,6 +247,8 @@ class Pass:
             error = HandlerTimeout(self.loop.spec.policy.timeout)
         elif ends_us(error) or isinstance(error, (StoreUnavailable, FenceLost, Repeat)):
             raise error
+        elif isinstance(unit.failed, StoreConflict):
+            raise unit.failed from error
         self.loop.parking.stop_for(error)
         if self.careful:
             await unit.undo_to_savepoint(mark)

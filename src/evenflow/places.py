@@ -5,24 +5,30 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
-from urllib.parse import parse_qsl, unquote
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from urllib.parse import parse_qsl, unquote, urlencode
 
 from evenflow.clock import Clock
+from evenflow.codecs.schemas import Schemas
 from evenflow.engine import Engine
-from evenflow.errors import SettingsError
+from evenflow.errors import EngineUnavailable, MissingExtra, SettingsError
 from evenflow.settings_sources import MEMORY_ENGINE, MEMORY_STORE, masked, suggestion
 from evenflow.store import Store
 
+if TYPE_CHECKING:
+    from evenflow.engines.kafka_options import Address, KafkaOptions
+    from evenflow.postgres_there import There
+
 LATER = {
-    "kafka": "Apache Kafka",
-    "postgresql": "PostgreSQL",
     "redis": "Redis",
     "nats": "NATS",
     "amqp": "RabbitMQ",
 }
-"""Engines that this version does not have yet. PostgreSQL is to be a store as well."""
-_OTHER_NAMES = {"postgres": "postgresql", "rabbitmq": "amqp", "sqlite3": "sqlite"}
+"""Engines that this version does not have yet."""
+_OTHER_NAMES = {"rabbitmq": "amqp", "sqlite3": "sqlite"}
+
+_UNNAMED = {("store", "memory"), ("store", "postgres"), ("engine", "postgres")}
+"""What is understood and not told: what is no place for that, and second names."""
 
 O = TypeVar("O")  # noqa: E741  # options
 Random = Callable[[int], bytes]
@@ -59,6 +65,18 @@ def make_store(url: str, service: str, clock: Clock) -> Store:
     return _chosen(url, "store", STORES)(parse(url), service, clock)
 
 
+def make_schemas(url: str) -> Schemas:
+    """The schema registry of this URL. Raises `SettingsError`."""
+    parts = parse(url)
+    if parts.scheme == "memory":
+        from evenflow.codecs.schemas import MemorySchemas
+
+        return MemorySchemas()
+    from evenflow.codecs.schema_registry import SchemaRegistry, SchemaRegistryOptions
+
+    return SchemaRegistry(f"{parts.scheme}:{parts.rest}", options(SchemaRegistryOptions, parts))
+
+
 def _memory_engine(url: Url, clock: Clock, random: Random) -> Engine:
     from evenflow.engines.memory import MemoryEngine
 
@@ -73,6 +91,21 @@ def _sqlite_engine(url: Url, clock: Clock, random: Random) -> Engine:
     if url.rest == ":memory:":
         raise SettingsError("sqlite::memory: is a store, not an engine", remedy=f"write {MEMORY_ENGINE}")
     return SqliteEngine(_path(url), clock, options(SqliteOptions, url), random=random)
+
+
+def _kafka_engine(url: Url, clock: Clock, random: Random) -> Engine:  # noqa: ARG001  # the brokers give out ids
+    brokers, chosen = kafka_parts(url.text)
+    from evenflow.engines.kafka import KafkaEngine
+
+    return KafkaEngine(brokers, clock, chosen)
+
+
+def kafka_parts(url: str) -> tuple[Address, KafkaOptions]:
+    """Brokers and options of a URL of Kafka. Raises `SettingsError`."""
+    from evenflow.engines.kafka_options import KafkaOptions, address
+
+    parts = parse(url)
+    return address(parts.rest, masked(url)), options(KafkaOptions, parts)
 
 
 def _sqlite_store(url: Url, service: str, clock: Clock) -> Store:
@@ -90,12 +123,105 @@ def _sqlite_store(url: Url, service: str, clock: Clock) -> Store:
     )
 
 
+def _postgres_store(url: Url, service: str, clock: Clock) -> Store:
+    try:
+        from evenflow.stores.postgres import PostgresStore, PostgresStoreOptions
+    except ModuleNotFoundError as error:
+        raise MissingExtra(f"a store on PostgreSQL ({masked(url.text)})", extra="postgres") from error
+    chosen, conninfo = _postgres_parts(PostgresStoreOptions, url)
+    return PostgresStore(conninfo, clock, chosen, name=service)
+
+
 def _memory_store(url: Url, service: str, clock: Clock) -> Store:  # noqa: ARG001  # one shape for all
     raise SettingsError(f"{masked(url.text)} is an engine, not a store of {service!r}", remedy=f"write {MEMORY_STORE}")
 
 
-ENGINES: Mapping[str, Callable[[Url, Clock, Random], Engine]] = {"sqlite": _sqlite_engine, "memory": _memory_engine}
-STORES: Mapping[str, Callable[[Url, str, Clock], Store]] = {"sqlite": _sqlite_store, "memory": _memory_store}
+def _postgres_engine(url: Url, clock: Clock, random: Random) -> Engine:
+    try:
+        from evenflow.engines.postgres import PostgresEngine, PostgresOptions
+    except ModuleNotFoundError as error:
+        raise MissingExtra(f"an engine on PostgreSQL ({masked(url.text)})", extra="postgres") from error
+    chosen, conninfo = _postgres_parts(PostgresOptions, url)
+    return PostgresEngine(conninfo, clock, chosen, random=random)
+
+
+def _postgres_parts(kind: type[O], url: Url) -> tuple[O, Mapping[str, object]]:
+    """Our own options of a URL, and the parts of it that are libpq's. Raises `SettingsError`."""
+    from evenflow.postgres_place import conninfo_of, libpq_options
+
+    own = {each.name for each in fields(kind)}  # type: ignore[arg-type]
+    for name in url.options.keys() - own - libpq_options():
+        there = _postgres_options().get(name)
+        hint = f"it is an option of {'a store' if 'store' in there else 'an engine'}" if there else ""
+        hint = hint or suggestion(name, sorted(own)) or f"known: {', '.join(sorted(own))}, and libpq's own"
+        raise SettingsError(f"{masked(url.text)} has the unknown option {name!r}", remedy=hint)
+    ours = {name: value for name, value in url.options.items() if name in own}
+    theirs = {name: value for name, value in url.options.items() if name not in own}
+    chosen = options(kind, url._replace(options=ours))
+    return chosen, conninfo_of(_text("postgresql", url.rest, theirs), masked(url.text))
+
+
+async def postgres_there(url: str) -> There:
+    """The schemas of a database that are ours. Raises `SettingsError`, and `EngineUnavailable` with the remedy."""
+    conninfo = postgres_conninfo(url)
+    from evenflow.postgres_errors import PostgresError, connect_remedy
+    from evenflow.postgres_there import there
+
+    try:
+        return await there(conninfo)
+    except PostgresError as error:
+        remedy = error.remedy or connect_remedy(error.message)
+        raise EngineUnavailable(f"{masked(url)} cannot be reached: {error.message}", remedy=remedy) from error
+
+
+def postgres_conninfo(url: str) -> Mapping[str, object]:
+    """The parts of a URL that are libpq's, of an engine or a store. Raises `SettingsError`."""
+    try:
+        from evenflow.postgres_place import conninfo_of
+    except ModuleNotFoundError as error:
+        raise MissingExtra(f"PostgreSQL ({masked(url)})", extra="postgres") from error
+    parts, ours = parse(url), _postgres_options()
+    theirs = {name: value for name, value in parts.options.items() if name not in ours}
+    return conninfo_of(_text("postgresql", parts.rest, theirs), masked(url))
+
+
+def with_schema(url: str, kind: Literal["engine", "store"], schema: str) -> str:
+    """A URL of PostgreSQL for a schema, empty for the usual one, without options that only the other kind has."""
+    parts, known = parse(url), _postgres_options()
+    kept = {name: value for name, value in parts.options.items() if kind in known.get(name, (kind,))}
+    kept.pop("schema", None)
+    return _text(parts.scheme, parts.rest, {**kept, "schema": schema} if schema else kept)
+
+
+def _postgres_options() -> dict[str, list[str]]:
+    """Our own options, and for which kind each is."""
+    from evenflow.engines.postgres import PostgresOptions
+    from evenflow.stores.postgres import PostgresStoreOptions
+
+    found: dict[str, list[str]] = {}
+    for kind, made in (("engine", PostgresOptions), ("store", PostgresStoreOptions)):
+        for each in fields(made):
+            found.setdefault(each.name, []).append(kind)
+    return found
+
+
+def _text(scheme: str, rest: str, query: Mapping[str, str]) -> str:
+    return f"{scheme}:{rest}" + (f"?{urlencode(query)}" if query else "")
+
+
+ENGINES: Mapping[str, Callable[[Url, Clock, Random], Engine]] = {
+    "postgresql": _postgres_engine,
+    "postgres": _postgres_engine,
+    "sqlite": _sqlite_engine,
+    "kafka": _kafka_engine,
+    "memory": _memory_engine,
+}
+STORES: Mapping[str, Callable[[Url, str, Clock], Store]] = {
+    "postgresql": _postgres_store,
+    "postgres": _postgres_store,
+    "sqlite": _sqlite_store,
+    "memory": _memory_store,
+}
 
 F = TypeVar("F")
 
@@ -104,7 +230,7 @@ def _chosen(url: str, what: str, known: Mapping[str, F]) -> F:
     scheme = url.partition(":")[0]
     if scheme in known:
         return known[scheme]
-    names = ", ".join(name for name in known if (what, name) != ("store", "memory"))
+    names = ", ".join(name for name in known if (what, name) not in _UNNAMED)
     if scheme in LATER:
         raise SettingsError(
             f"{LATER[scheme]} ({masked(url)}) is not supported yet: its {what} comes in a later version",

@@ -6,8 +6,10 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-from evenflow.errors import DecodeError, DefinitionError, EvenflowError, NewerVersion
+from evenflow.errors import DecodeError, DefinitionError, EvenflowError, NewerVersion, SchemasUnavailable
 
+SCHEMAS_AGAIN = 5.0
+"""Seconds until an event is read again whose schema could not be had."""
 _RULES = {
     "attempts": "use 1 (no retry) or more",
     "first_delay": "use 0 or more seconds",
@@ -179,6 +181,8 @@ def after_failure(
         return Stop()
     if isinstance(error, NewerVersion):
         return Retry(policy.max_delay, counts=False)  # heals when this code is up to date, however long that takes
+    if isinstance(error, SchemasUnavailable):
+        return Retry(min(SCHEMAS_AGAIN, policy.max_delay), counts=False)
     if isinstance(error, RetryLater):
         return _within(policy, age, Retry(error.seconds, counts=False))
     if isinstance(error, (Reject, DecodeError, *policy.final)) or attempt >= policy.attempts:

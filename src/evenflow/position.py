@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from evenflow.engine import Partition
+from evenflow.envelope import BY_PLACE
 from evenflow.envelopes import Envelopes
 from evenflow.store import Row, Statement
 
@@ -89,14 +90,19 @@ class Taking:
     def take_run(self, envelopes: Envelopes, *, dense: bool = True) -> bool:
         """Take the numbers of a whole run. False where they are not all new; these marks are of no use then.
 
+        Records that are known by their place alone are new.
+
         The hot path: nearly always each number follows the last of its slot.
         """
         producer = envelopes.producers
         if not isinstance(producer, str):
             each = zip(producer, envelopes.slots, envelopes.numbers, strict=True)
-            return all(producer and self.take(producer, slot, number, dense=dense) for producer, slot, number in each)
+            return all(
+                self.take(producer, slot, number, dense=dense) if producer else number == BY_PLACE
+                for producer, slot, number in each
+            )
         if not producer:
-            return False
+            return envelopes.numbers.count(BY_PLACE) == len(envelopes.numbers)
         slots = self.slots(producer)
         for slot, number in zip(envelopes.slots, envelopes.numbers, strict=True):
             if slots.get(slot) == number - 1:

@@ -58,8 +58,8 @@ class Publisher:
         self.producer = PROCESS_PREFIX + new_id(clock.now)
         self.ready = ready
         self.outboxes = outboxes
-        self.relaying = [outbox.mine for outbox in outboxes]
-        """Not empty where this process has committed events that are not in the engine yet."""
+        self.relaying = [rows for outbox in outboxes for rows in (outbox.mine, outbox.joined)]
+        """Not empty where this process has, or may have, committed events that are not in the engine yet."""
         self.clock = clock
         self._registry = registry
         self._place = place

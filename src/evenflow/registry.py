@@ -8,17 +8,24 @@ from types import MappingProxyType
 from typing import Any
 from zlib import crc32
 
-import msgspec
-
-from evenflow.checks import zone_test
-from evenflow.codec import BytesReader, Codec, Reader
-from evenflow.codecs.json import NO_ZONE, JsonCodec
+from evenflow.codec import BROKEN, BROKEN_TYPE, BytesReader, Codec, Reader
+from evenflow.codecs.json import JsonCodec
 from evenflow.codecs.msgpack import MsgpackCodec
+from evenflow.codecs.plain import converter
 from evenflow.envelope import Envelope
-from evenflow.errors import DecodeError, DefinitionError, EventInvalid, EventTooLarge, NewerVersion, PublishError
-from evenflow.event import KEY_LIMIT, EventSpec, spec_of
+from evenflow.errors import (
+    DecodeError,
+    DefinitionError,
+    EventInvalid,
+    EventTooLarge,
+    NewerVersion,
+    PublishError,
+    SchemasUnavailable,
+)
+from evenflow.event import KEY_LIMIT, Event, EventSpec, spec_of
 from evenflow.fidelity import TOO_DEEP
 from evenflow.ids import slot_of
+from evenflow.topic import Topic
 
 SIZE_LIMIT = 1024 * 1024  # bytes of one event
 
@@ -80,6 +87,10 @@ class Registry:
         return self.encoders[cls]
 
 
+class BrokenRecord(Event, type=BROKEN_TYPE, topic=Topic(BROKEN_TYPE)):
+    """What claims to be an event, and of what type cannot be told: every group that reads its topic asks for it."""
+
+
 class Binding:
     """One event class and how it is read.
 
@@ -97,19 +108,19 @@ class Binding:
         self.reader: Reader = codec.reader(spec)
         self.decode = self.reader.decode if isinstance(self.reader, BytesReader) else None
         self._codec = codec
-        self._convert = _converter(spec)
+        self._convert = converter(spec)
         self._contents = contents
         self._readers: dict[str, Reader] = {codec.name: self.reader}
 
     def read(self, envelope: Envelope, topic: str) -> Any:
-        """The event. Raises `NewerVersion`, or `DecodeError` for bytes that are not this event."""
+        """The event. Raises `NewerVersion`, `DecodeError` for bytes that are not this event, `SchemasUnavailable`."""
         try:
             if envelope.version == self.version and envelope.content_type == self.content_type:
                 if self.decode is not None:
                     return self.decode(envelope.data)
                 return self.reader(topic, envelope.headers, envelope.data)
             return self._read_other(envelope, topic)
-        except MemoryError:
+        except (MemoryError, SchemasUnavailable):
             raise
         except Exception as error:
             raise self.failure(error) from error
@@ -124,6 +135,8 @@ class Binding:
 
     def _read_other(self, envelope: Envelope, topic: str) -> Any:
         """Another content type than the topic's, or an older version."""
+        if envelope.content_type == BROKEN:
+            raise DecodeError(self.spec.type, (envelope.headers or {}).get("reason", "it cannot be taken apart"))
         if envelope.version > self.version:
             raise NewerVersion(self.spec.type, envelope.version, self.version)
         codec = self._codec_of(envelope.content_type)
@@ -161,22 +174,6 @@ class Binding:
         return content
 
 
-def _converter(spec: EventSpec) -> Callable[[dict[str, Any]], Any]:
-    """A function from plain content of the present version to an event."""
-    zoned = zone_test(spec.cls)
-
-    def convert(content: dict[str, Any]) -> Any:
-        if spec.kind == "pydantic":
-            event: Any = spec.cls.model_validate_json(msgspec.json.encode(content))  # type: ignore[attr-defined]
-        else:
-            event = msgspec.convert(content, spec.cls, str_keys=True)
-        if zoned is not None and not zoned(event):
-            raise ValueError(NO_ZONE)
-        return event
-
-    return convert
-
-
 def _reason(error: Exception) -> str:
     return "it is nested too deep" if isinstance(error, RecursionError) else f"{error}" or repr(error)
 
@@ -209,8 +206,8 @@ def _accept(_event: Any) -> None:
     pass
 
 
-def _refusal(spec: EventSpec, error: Exception) -> PublishError:
-    if isinstance(error, PublishError):
+def _refusal(spec: EventSpec, error: Exception) -> PublishError | SchemasUnavailable:
+    if isinstance(error, (PublishError, SchemasUnavailable)):
         return error
     name = spec.cls.__qualname__
     if isinstance(error, RecursionError):

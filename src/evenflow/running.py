@@ -26,11 +26,14 @@ from evenflow.protection.backpressure import Gates
 from evenflow.protection.protecting import ProtectedLoop
 from evenflow.publish import Publisher, opened_elsewhere
 from evenflow.redrive.redriving import Redriving
-from evenflow.registry import Registry
+from evenflow.registry import BrokenRecord, Registry
 from evenflow.report import Promise, promise_of
+from evenflow.routes import Routes
 from evenflow.runtime import ServiceRuntime
 from evenflow.schedules.scheduling import Schedules
+from evenflow.schemas import Learning
 from evenflow.settings import Settings
+from evenflow.settings_sources import masked
 from evenflow.store import Store
 from evenflow.topic import Topic
 from evenflow.waiting import LaneLoop
@@ -79,13 +82,17 @@ class Running:
         self._random = random
         self.draw: Callable[[], float] = lambda: int.from_bytes(random(7), "big") / (1 << 56)
         """Random numbers from 0 to 1, which lengthen delays."""
+        self.make_store = make_store
         self._handle = set(handle)
         self._join = join
         self._ready: dict[str, Engine] = {}
         self._stack = AsyncExitStack()
+        self._learning = Learning(app.codecs, settings.registry)
         self._stopping = Signal()
         self._upkeep: asyncio.Task[None] | None = None
-        self._main: Engine
+        self.engine: Engine
+        """The engine; where the settings name several, all of them as one."""
+        self._first: Engine
         self._relayed: dict[str, int] = {}
         self.clean = True
         self.registry = Registry((), app.codecs)
@@ -143,11 +150,13 @@ class Running:
         self.loop = asyncio.get_running_loop()
         for line in self.settings.check_names([s.name for s in self.app.services], self._named):
             log.warning("settings: %s", line)
-        self._main = await self._engine(self.settings.engine)
+        known = [binding.spec for binding in self.registry.by_type.values()]
+        await self._learning.open([spec.topic for spec in known], known if self._join else (), self.place)
+        self.engine = await self._opened_engines()
         for service in self.app.services:
             if self._handle and service.name not in self._handle:
                 continue
-            store = make_store(self.settings.store_url(service.name), service.name, self.clock)
+            store = self.make_store(self.settings.store_url(service.name), service.name, self.clock)
             self._refuse_mixed(service.name, store)
             await store.open()
             self.stores[service.name] = store
@@ -156,7 +165,7 @@ class Running:
             self.outboxes[service.name] = await self._outbox(service.name, store)
             self.outboxes[service.name].gates = self.gates
             if self._join:
-                await check_outbox(self.relay_name(service.name), service.name, self._main, store)
+                await check_outbox(self.relay_name(service.name), service.name, self.engine, store)
         self.publisher = Publisher(
             self.app.name, self.registry, self.ready, self.place, list(self.outboxes.values()), self.clock,
             event_limit=self.settings.max_event_bytes,
@@ -189,7 +198,7 @@ class Running:
         return outbox
 
     def _refuse_mixed(self, service: str, store: Store) -> None:
-        engine = next(iter(self.engines.values()))
+        engine = self.engine
         if engine.capabilities.durable is store.capabilities.durable:
             return
         lasting, other = (engine.name, f"the store of {service!r}") if engine.capabilities.durable else (
@@ -214,15 +223,11 @@ class Running:
     async def _start(self, name: str, store: Store, values: dict[Any, Any]) -> None:
         loops: list[GroupLoop] = []
         for spec in self.specs[name] if name in self._handle else ():
-            engines = [await self.ready(topic.name) for topic in spec.topics]
-            if any(engine is not engines[0] for engine in engines):
-                raise Refused(
-                    f"the group {spec.group!r} reads topics of two engines",
-                    remedy="give each topic a handler of its own, or place them on one engine",
-                )
+            for topic in spec.topics:
+                await self.ready(topic.name)
             kind = ProtectedLoop if spec.limit or spec.breaker else _LOOPS[spec.kind]
-            loops.append(kind(self._work(spec, name, engines[0], store, values)))
-            self.promises.append(promise_of(spec, engines[0], store))
+            loops.append(kind(self._work(spec, name, self.engine, store, values)))
+            self.promises.append(promise_of(spec, self.engine, store))
         process = new_id(self.clock.now, self._random)
         runtime = ServiceRuntime(
             name, store, self.outboxes[name], loops, self.ready, self.clock,
@@ -262,7 +267,7 @@ class Running:
 
     def _work(self, spec: HandlerSpec, name: str, engine: Engine, store: Store, values: dict[Any, Any]) -> Work:
         dependencies = {parameter: values[wanted] for parameter, wanted in spec.dependencies}
-        registry = Registry(spec.events, self.app.codecs)
+        registry = Registry((*spec.events, BrokenRecord), self.app.codecs)
         return Work(
             spec=spec,
             call=caller(spec, dependencies),
@@ -273,6 +278,7 @@ class Running:
             outbox=self.outboxes[name],
             clock=self.clock,
             draw=self.draw,
+            prepare=self._learning.preparing(spec.topics),
             compacted=frozenset(topic.name for topic in spec.topics if self.topics.get(topic.name, topic).compacted),
             around_event=self.app.around("event"),
             around_chunk=self.app.around("chunk"),
@@ -293,6 +299,7 @@ class Running:
             self.gates.close()
             await self._quietly(self._tell_relays(), None)
             await self._quietly(self._stack.aclose(), None)
+            await self._learning.close()
         finally:  # whatever a provider raises
             for store in self.stores.values():
                 await self._quietly(store.close(), None)
@@ -318,7 +325,7 @@ class Running:
             for engine in list(self.engines.values()):
                 try:
                     await engine.maintain()
-                    if engine is self._main:
+                    if engine is self._first:
                         await self._tell_relays()
                 except EngineUnavailable as error:
                     log.warning("engine %s: upkeep waits: %s", engine.name, error.message)
@@ -339,7 +346,7 @@ class Running:
         for name, outbox in self.outboxes.items():
             if outbox.moved_to > self._relayed.get(name, 0):
                 to = outbox.moved_to
-                await self._main.told(self.relay_name(name), outbox.store.id, {RELAY_PARTITION: to})
+                await self.engine.told(self.relay_name(name), outbox.store.id, {RELAY_PARTITION: to})
                 self._relayed[name] = to
 
     # -- topics -----------------------------------------------------------------------------------------------------
@@ -355,8 +362,7 @@ class Running:
     async def _prepare(self, topic: str) -> Engine:
         for binding in list(self.registry.by_type.values()):
             self.know(binding.spec.cls)
-        code = next((name for name, place in self._named.items() if place == topic), topic)
-        engine = await self._engine(self.settings.engine_url(code))
+        engine = self.engine
         declared = self.topics.get(topic)
         if declared is not None and (declared.owned or self._join):
             await engine.declare(declared)
@@ -365,7 +371,29 @@ class Running:
         self._ready[topic] = engine
         return engine
 
-    async def _engine(self, url: str) -> Engine:
+    async def prepare(self, topic: str, data: Sequence[bytes]) -> None:
+        """Have what reading these of a topic needs, by its name on its engine. Raises `SchemasUnavailable`."""
+        known = self.topics.get(topic)
+        if known is not None:
+            await self._learning.prepare(known, data)
+
+    async def _opened_engines(self) -> Engine:
+        """The engine; several are opened as far as they are well, so that one that nothing is in does no harm."""
+        urls = self.settings.engine_urls()
+        self._first = await self.engine_of(self.settings.engine)
+        for url in urls[1:]:
+            try:
+                await self.engine_of(url)
+            except (EngineUnavailable, Refused) as error:
+                log.warning("the engine %s cannot be used now: %s", masked(url), error)
+        return Routes(urls, self.home, self.engine_of, self.engines, self.clock) if len(urls) > 1 else self._first
+
+    def home(self, topic: str) -> str:
+        """The URL of the engine that a topic is made in, by its name there."""
+        return self.settings.engine_url(next((name for name, place in self._named.items() if place == topic), topic))
+
+    async def engine_of(self, url: str) -> Engine:
+        """One single engine, open."""
         engine = self.engines.get(url)
         if engine is None:
             engine = make_engine(url, self.clock, random=self._random)

@@ -32,6 +32,9 @@ from evenflow.watching.stalls import Stalls
 
 log = logging.getLogger("evenflow")
 
+KNOWN = 2.0
+"""Seconds that a topic's log is taken to be as it was, by a group that has partitions: it hears of a new generation,
+or of a seal, so much later. Who is given its first ones has asked just then."""
 BLOCKED = 1.0
 """Seconds that the event loop may be late before it is said."""
 
@@ -61,17 +64,21 @@ class ServiceRuntime:
         self._me = this_process(process, tuple(sorted({RELAY_GROUP, *self.loops})))
         self._liveness = Liveness(self._me, clock, lease)
         self._interval = lease / 20
+        self._lease = lease
+        self._relay_again = 0.0
         self._stopping = Signal()
         self._tick_now = Signal()
         self.kept = Keeper(f"service {name}", clock)
         self.loop_tasks: dict[str, asyncio.Task[None]] = {}
         self.stalls = Stalls(self, clock)
         self._relay_stopping = Signal()
+        self._logs: dict[str, tuple[Log, float]] = {}  # topics' logs, and when they were asked for
         self._free = 0  # partitions that nobody owned at the last look
         self._ticks = self._watches = self._beats = 0
         self.live: Sequence[Process] = ()
         """The processes that were alive at the last look."""
         self._resumed: set[str] = set()  # groups that have begun here since the start
+        self._aside: dict[str, tuple[str, bool]] = {}  # groups that read what no engine here holds: why, and if now
 
     async def start(self) -> None:
         """Take part in sharing out, and begin to relay and handle."""
@@ -97,6 +104,7 @@ class ServiceRuntime:
 
     def look_now(self) -> None:
         """Look at once at who works on what."""
+        self._logs.clear()
         self._tick_now.set()
 
     async def stop(self, seconds: float) -> bool:
@@ -113,10 +121,7 @@ class ServiceRuntime:
         self.outbox.nudge()
         self.leading.nudge()
         clean = await self._ended(self.kept.tasks(), 5.0) and clean
-        if self.outbox.owned is not None:
-            owned, self.outbox.owned = self.outbox.owned, None
-            release = self.store.sql["position_release"]
-            await self.store.transact(lambda session: session.execute(release, owned.where))
+        await self._leave_relay()
         await self.store.forget(self._me.id)
         return clean
 
@@ -207,7 +212,9 @@ class ServiceRuntime:
                     await self._beat()
 
     async def _beat(self) -> None:
-        self._me = replace(self._me, beat=self._me.beat + 1)
+        aside = {name for name, (_, now) in self._aside.items() if now}
+        ours = tuple(sorted({RELAY_GROUP, *self.loops} - aside))
+        self._me = replace(self._me, beat=self._me.beat + 1, groups=ours)
         await self.store.beat(self._me)
 
     async def tick(self) -> None:
@@ -223,31 +230,41 @@ class ServiceRuntime:
 
     async def _look(self) -> None:
         """What is read once for all groups may be old when it is acted on: a claim then finds another fence."""
+        known = list(self.outbox.mine)
         rows = await self.store.read(self.store.sql["owner_list"])
         if not rows:
             return
         *_, paused, first = rows[0]
-        await self.outbox.measure_from(first)
+        await self.outbox.measure_from(first, known)
         if paused or any(loop.pauses for loop in self.loops.values()):
             await self._see_pauses()
         groups: dict[str, list[Row]] = {}
         for row in rows:
             groups.setdefault(row[8], []).append(row)
         live = self.live = await self._live()
+        for owner in sorted({row[7] for row in rows if row[7] is not None} - {each.id for each in live}):
+            await self.store.end(owner)  # a claim would wait for what it holds
         self._free = sum(row[7] is None for row in rows)
         for row in groups.get(RELAY_GROUP, ()):
             await self._tick_relay(row, live)
         logs: dict[str, Log] = {}
+        away: EngineUnavailable | None = None
         for loop in self.loops.values():
             ours = groups.get(loop.name, [])
             states = {row[0]: row[9] for row in ours}
-            known = [states.get(topic.name) for topic in loop.spec.topics]
-            if None in known and not loop.stopped:
+            stands = [states.get(topic.name) for topic in loop.spec.topics]
+            if None in stands and not loop.stopped:
                 await loop.halt(_gone(loop.name))
-            if loop.stopped and all(state == "running" for state in known):
+            if loop.stopped and all(state == "running" for state in stands):
                 loop.stopped = ""
-            if not loop.stopped and await self._check(loop, logs):
-                await self._tick_group(loop, logs, ours, [each.id for each in live if loop.name in each.groups])
+            try:
+                if not loop.stopped and await self._check(loop, logs):
+                    sharing = [each.id for each in live if loop.name in each.groups or each.id == self._me.id]
+                    await self._tick_group(loop, logs, ours, sharing)
+            except EngineUnavailable as error:  # other groups may be on another engine
+                away = error
+        if away is not None:
+            raise away
 
     async def _see_pauses(self) -> None:
         rows = await self.store.read(self.store.sql["pause_list"])
@@ -260,7 +277,8 @@ class ServiceRuntime:
         for process in await self.store.processes():
             if self._liveness.alive(process):
                 live.append(process)
-            elif self._liveness.gone(process):
+            elif self._liveness.gone(process) or self._liveness.lost(process):
+                await self.store.end(process.id)
                 await self.store.forget(process.id)
         return live
 
@@ -272,7 +290,7 @@ class ServiceRuntime:
         try:
             for topic in loop.spec.topics:
                 engine = await self._ready(topic.name)
-                found = logs.get(topic.name) or await engine.log(topic.name)
+                found = logs.get(topic.name) or await self._log(engine, topic.name, old=bool(loop.owned))
                 if found is None:
                     raise GroupStopped(f"the topic {topic.name!r} is gone", remedy="declare it again, then seek")
                 logs[topic.name] = found
@@ -283,11 +301,28 @@ class ServiceRuntime:
             return False
         return True
 
+    async def _log(self, engine: Engine, topic: str, *, old: bool) -> Log | None:
+        """What the engine says of a topic; with `old`, what it has said not long ago will do."""
+        now = self._clock.monotonic()
+        known = self._logs.get(topic)
+        if old and known is not None and 0 <= now - known[1] < KNOWN:
+            return known[0]
+        found = await engine.log(topic)
+        if found is not None:
+            self._logs[topic] = (found, now)
+        return found
+
     async def _tick_relay(self, row: Row, live: Sequence[Process]) -> None:
         fence, owner = row[6], row[7]
         outbox = self.outbox
         if outbox.owned is not None and (owner != self._me.id or fence != outbox.owned.fence):
             outbox.owned = None
+        now = self._clock.monotonic()
+        if outbox.elsewhere and len(live) > 1:
+            outbox.elsewhere, self._relay_again = False, now + 2 * self._lease
+            await self._leave_relay()
+        if now < self._relay_again:
+            return
         if outbox.owned is None and (owner == self._me.id or all(owner != each.id for each in live)):
             args = (RELAY_GROUP, *_relay_key(), fence, self._me.id)
             sql = self.store.sql["position_claim"]
@@ -297,7 +332,15 @@ class ServiceRuntime:
                 outbox.nudge()
                 self.leading.nudge()
 
+    async def _leave_relay(self) -> None:
+        owned, self.outbox.owned = self.outbox.owned, None
+        if owned is not None:
+            release = self.store.sql["position_release"]
+            await self.store.transact(lambda session: session.execute(release, owned.where))
+
     async def _tick_group(self, loop: GroupLoop, logs: Mapping[str, Log], rows: list[Row], live: list[str]) -> None:
+        if self._stands_aside(loop, logs, rows):
+            return
         for topic in loop.spec.topics:
             engine, found = await self._ready(topic.name), logs[topic.name]
             ours = _current(rows, found)
@@ -309,6 +352,33 @@ class ServiceRuntime:
                 self._tick_now.set()
                 continue
             await self._share(loop, found, engine, ours, live)
+
+    def _stands_aside(self, loop: GroupLoop, logs: Mapping[str, Log], rows: Sequence[Row]) -> bool:
+        """Whether the group reads what is in an engine that the settings here do not name.
+
+        Its partitions are left to processes that know all then, and this one is not counted among those that share.
+        """
+        why, aside = "", False
+        for topic in loop.spec.topics:
+            found = logs[topic.name]
+            numbers = {each.number for each in found.generations}
+            current = max((each.generation for each in _current(rows, found)), default=None)
+            if current is not None and current not in numbers:
+                why, aside = f"generation {current} of {topic.name!r}, its next, is in an engine unknown here", True
+            elif found.sealed and found.goes_on and current == max(numbers):
+                why = why or f"{topic.name!r} was moved to {found.goes_on}, which is unknown here"
+        if why != self._aside.get(loop.name, ("", False))[0]:
+            if why:
+                log.error(
+                    "group %s is left to other processes: %s\n  → name that engine in the settings of this process too "
+                    "(EVENFLOW_ENGINES__OTHER=its URL), and start it again",
+                    loop.name,
+                    why,
+                )
+            self._aside[loop.name] = (why, aside)
+        for partition in list(loop.owned) if aside else ():
+            loop.take_back(partition)
+        return aside
 
     async def _share(
         self, loop: GroupLoop, topic: Log, engine: Engine, rows: dict[Partition, Row], live: list[str]

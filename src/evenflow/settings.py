@@ -4,6 +4,10 @@ Sources in rising precedence: defaults, `[tool.evenflow]` in the nearest pyproje
 the environment, overrides. Each value remembers its source. Relative paths go from the file that states them, or from
 the working directory. In the environment a name is written in capitals, with `_` for `.` and `-`:
 `EVENFLOW_STORES__BILLING`, `EVENFLOW_TOPICS__ORDER_LINES__NAME`.
+
+`engine` is where topics are made. More engines have names (`EVENFLOW_ENGINES__CLICKS=…`); a topic may be made in one of
+them (`EVENFLOW_TOPICS__PAGES__ENGINE=clicks`, or a URL). A topic that is in one of the engines already stays there
+until it is moved.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from evenflow.settings_sources import (
     FIELDS,
     MEMORY_ENGINE,
     MEMORY_STORE,
+    PREFIX,
     SERVICE,
     TABLES,
     Raw,
@@ -46,7 +51,9 @@ class Settings:
     folder           where the embedded engine and stores keep their files
     engine           URL of the engine: `sqlite:///relative.db`, `sqlite:////absolute.db`, `memory:`
     store            URL of a service's store, with `{service}` for its name; `sqlite::memory:` keeps nothing
+    registry         URL of the schema registry, where a topic's codec needs one; `memory:` takes every schema
     group_prefix     stands before every group name on the engine
+    topic_prefix     stands before every topic name on the engine, but for those that `topics` names
     lease            seconds without a sign of life after which another process takes over
     drain            seconds that a stop may take
     max_event_bytes  an event larger than this is refused at publish
@@ -56,7 +63,9 @@ class Settings:
     folder: Path
     engine: str
     store: str
+    registry: str
     group_prefix: str
+    topic_prefix: str
     lease: float
     drain: float
     max_event_bytes: int
@@ -75,17 +84,40 @@ class Settings:
         """Read all sources. An override that is None counts as not given. Raises `SettingsError`."""
         here = Path(cwd if cwd is not None else ".").absolute()
         found, root = collect(overrides or {}, os.environ if env is None else env, here)
-        return cls(**_with_defaults(found, root), _found=found)
+        settings = cls(**_with_defaults(found, root), _found=found)
+        for path, raw in found.items():
+            if path[0] == "topics" and path[-1] == "engine":
+                settings.engine_at(str(raw.value), raw.origin)
+        return settings
 
     def engine_url(self, topic: str | None = None) -> str:
-        """The engine of this topic, or the default one."""
+        """The engine that this topic is made in, or the default one."""
         own = None if topic is None else self._own("topics", topic, "engine")
-        return self.engine if own is None else str(own.value)
+        return self.engine if own is None else self.engine_at(str(own.value), own.origin)
+
+    def engine_at(self, place: str, origin: str = "") -> str:
+        """The URL of an engine by its name, or by its URL. Raises `SettingsError` for a name that none has."""
+        if ":" in place:
+            return place
+        own = self._own("engines", place)
+        if own is None:
+            known = sorted({path[1].lower() for path in self._found if path[0] == "engines"})
+            hint = suggestion(place, known) or f"known: {', '.join(known) or 'none'}"
+            remedy = f"{hint}; {PREFIX}ENGINES__{env_name(place)}=its URL gives one this name"
+            raise SettingsError(f"there is no engine {place!r}", origin=origin, remedy=remedy)
+        return str(own.value)
+
+    def engine_urls(self) -> list[str]:
+        """All engines that are named, each once: the default one, those with names, those of single topics."""
+        named = [(path, raw) for path, raw in sorted(self._found.items()) if path[0] in ("engines", "topics")]
+        urls = [self._own("engines", path[1]) for path, _ in named if path[0] == "engines"]
+        own = [self.engine_url(path[1]) for path, _ in named if path[0] == "topics"]
+        return list(dict.fromkeys([self.engine, *(str(raw.value) for raw in urls if raw is not None), *own]))
 
     def topic_name(self, topic: str) -> str:
         """The physical name of this topic on its engine."""
         own = self._own("topics", topic, "name")
-        return topic if own is None else str(own.value)
+        return self.topic_prefix + topic if own is None else str(own.value)
 
     def store_url(self, service: str) -> str:
         """The store of this service."""
@@ -129,15 +161,15 @@ class Settings:
         return unused
 
     def _check_physical(self, topics: list[str]) -> None:
-        places: dict[tuple[str, str], str] = {}
+        places: dict[str, str] = {}
         for topic in topics:
-            place = (self.engine_url(topic), self.topic_name(topic))
+            place = self.topic_name(topic)
             if place in places:
                 own = self._own("topics", topic, "name") or self._own("topics", places[place], "name")
                 raise SettingsError(
-                    f"the topics {places[place]!r} and {topic!r} would both be {place[1]!r} on the same engine",
+                    f"the topics {places[place]!r} and {topic!r} would both be {place!r} on their engine",
                     origin="" if own is None else own.origin,
-                    remedy="give each a name of its own",
+                    remedy="give each a name of its own, on whatever engine: a topic may move to another one",
                 )
             places[place] = topic
 
@@ -153,7 +185,7 @@ class Settings:
         raw = self._found.get((name,))
         if raw is not None:
             return raw.origin
-        if name == "store" and self.store == MEMORY_STORE:
+        if (name, getattr(self, name)) in (("store", MEMORY_STORE), ("registry", MEMORY_ENGINE)):
             return f"default, since the engine is {MEMORY_ENGINE}"
         return "default"
 
@@ -170,6 +202,8 @@ def _with_defaults(found: Mapping[SettingPath, Raw], root: Path) -> dict[str, An
     if values["store"] is None:
         lasting = f"{sqlite_url(folder)}/{SERVICE}.db"
         values["store"] = MEMORY_STORE if values["engine"] == MEMORY_ENGINE else lasting
+    if values["registry"] is None:
+        values["registry"] = MEMORY_ENGINE if values["engine"] == MEMORY_ENGINE else ""
     return values
 
 

@@ -22,6 +22,7 @@ SERVICE = "{service}"
 PER_TOPIC = ("engine", "name")
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*:.*", re.DOTALL)
+_POSTGRES = re.compile(r"postgres(ql)?:")
 _GROUP_PREFIX = re.compile(r"(?:[a-z][a-z0-9]*(?:[._-][a-z0-9]+)*[._-]?)?")
 _PASSWORD = re.compile(r"(?<=://)([^:/?#@]*:).*@", re.DOTALL)
 _KUBERNETES = re.compile(r"_(?:SERVICE_HOST|SERVICE_PORT(?:_.+)?|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_.+)?)?)$")
@@ -39,19 +40,23 @@ FIELDS: dict[str, Field] = {
     "folder": Field("path", ".evenflow"),
     "engine": Field("url", None),
     "store": Field("url", None),
+    "registry": Field("url", None),
     "group_prefix": Field("prefix", ""),
+    "topic_prefix": Field("prefix", ""),
     "lease": Field("seconds", 10.0, 0.1),
     "drain": Field("seconds", 30.0),
     "max_event_bytes": Field("count", 1 << 20, 1),
     "outbox_events": Field("count", 1_000_000, 1),
     "outbox_bytes": Field("count", 1 << 30, 1),
 }
-TABLES = ("stores", "topics")
+TABLES = ("stores", "topics", "engines")
+_KINDS = {("topics", "name"): "name", ("topics", "engine"): "engine"}
 NOT_OURS = ("app",)
 """What the command line alone reads: which app it is about."""
 _WANTED = {
     "path": "a folder",
     "url": "a URL such as 'sqlite:///log.db'",
+    "engine": "a URL, or the name of one of `engines`",
     "prefix": "small letters and digits, parted by '.', '-' or '_'",
     "name": NAME_RULE,
 }
@@ -131,7 +136,7 @@ def _from_table(table: Mapping[str, Any], where: str, *, rank: int, base: Path) 
 
 
 def _leaves(path: SettingPath, value: Any, origin: str) -> Iterator[tuple[SettingPath, Any]]:
-    depth = {"stores": 2, "topics": 3}.get(path[0], 1)
+    depth = {"stores": 2, "engines": 2, "topics": 3}.get(path[0], 1)
     if len(path) == depth:
         yield path, value
         return
@@ -162,13 +167,13 @@ def _env_path(key: str) -> SettingPath:
     name = first.lower()
     if first == name.upper() and name in FIELDS and not rest:
         return (name,)
-    if first == "STORES" and len(rest) == 1 and _is_env_name(rest[0]):
-        return ("stores", rest[0])
+    if first in ("STORES", "ENGINES") and len(rest) == 1 and _is_env_name(rest[0]):
+        return (first.lower(), rest[0])
     if first == "TOPICS" and len(rest) == 2 and _is_env_name(rest[0]) and rest[1].lower() in PER_TOPIC:
         return ("topics", rest[0], rest[1].lower())
     name = rest[0] if rest and rest[0] else ""
     known = [field.upper() for field in FIELDS]
-    known.append(f"STORES__{name or 'SERVICE'}")
+    known += [f"STORES__{name or 'SERVICE'}", f"ENGINES__{name or 'ENGINE'}"]
     known.extend(f"TOPICS__{name or 'TOPIC'}__{each.upper()}" for each in PER_TOPIC)
     close = get_close_matches(key.removeprefix(PREFIX).upper(), known, n=1)
     hint = f"did you mean {PREFIX}{close[0]}?" if close else f"known: {', '.join(PREFIX + each for each in known)}"
@@ -189,7 +194,7 @@ def _unknown(name: str, known: tuple[str, ...], origin: str) -> SettingsError:
 
 def _checked(path: SettingPath, raw: Raw) -> Any:
     """The value in its own type. Raises `SettingsError`."""
-    field = FIELDS.get(path[0]) or Field("name" if path[-1] == "name" else "url", None)
+    field = FIELDS.get(path[0]) or Field(_KINDS.get((path[0], path[-1]), "url"), None)
     if field.kind in ("seconds", "count"):
         return _number(path, raw, field)
     text = os.fspath(raw.value) if isinstance(raw.value, os.PathLike) else raw.value
@@ -197,19 +202,24 @@ def _checked(path: SettingPath, raw: Raw) -> Any:
         raise _wrong(path, raw, _WANTED[field.kind])
     if field.kind == "path":
         return raw.base / text
-    if path == ("store",) and SERVICE not in text and not text.startswith(MEMORY_STORE):
+    if path == ("store",) and SERVICE not in text and not _apart(text):
         raise SettingsError(
             f"all services would share the store {masked(text)}",
             origin=raw.origin,
             remedy=f"write {SERVICE} where its name belongs, or set stores.<service>",
         )
-    return _anchored(text, raw.base) if field.kind == "url" else text
+    return _anchored(text, raw.base) if field.kind in ("url", "engine") else text
+
+
+def _apart(store: str) -> bool:
+    """Whether services that are given this one URL are apart all the same: in memory, or each in its own schema."""
+    return store.startswith(MEMORY_STORE) or (_POSTGRES.match(store) is not None and "schema=" not in store)
 
 
 def _fits(kind: str, text: str) -> bool:
-    if kind == "name":
+    if kind == "name" or (kind == "engine" and ":" not in text):
         return is_name(text)
-    pattern = {"url": _URL, "prefix": _GROUP_PREFIX}.get(kind)
+    pattern = {"url": _URL, "engine": _URL, "prefix": _GROUP_PREFIX}.get(kind)
     return bool(text) if pattern is None else pattern.fullmatch(text) is not None
 
 

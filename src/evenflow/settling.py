@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from evenflow.clock import Signal
 from evenflow.drive import ends_us
 from evenflow.engine import Partition
-from evenflow.errors import FenceLost, GroupStopped, StatementFailed, StoreUnavailable
+from evenflow.errors import FenceLost, GroupStopped, StatementFailed, StoreConflict, StoreUnavailable
 from evenflow.failure import Failure
 from evenflow.group import GroupLoop
 from evenflow.parking import ParkedRow, ParkingFull
@@ -99,6 +99,9 @@ class SettlingLoop(GroupLoop):
                     await self._halt_now(self._stop)
             except GroupStopped as error:
                 await self._halt_now(error)
+            except StoreConflict:  # nothing of it was written: once more, with what has ended since
+                self._finished = jobs + self._finished
+                self._settle.set()
             except (StoreUnavailable, FenceLost) as error:
                 self._trouble(error.message)
                 await self._start_again()

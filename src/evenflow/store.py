@@ -9,7 +9,7 @@ float (no NaN), Decimal, str, bytes, UUID, datetime with zone, date, dict and li
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
@@ -70,17 +70,33 @@ class Process:
     beat: int
 
 
+class Joinable(Protocol):
+    """A session or connection of the user's own, as drivers and SQLAlchemy have them, asynchronous or not."""
+
+    def commit(self) -> Any: ...
+    def rollback(self) -> Any: ...
+
+
 class Session(Protocol):
-    """One write transaction. Nothing else of this process writes in between where the store has one writer."""
+    """One write transaction. Nothing else of this process writes in between where the store has one writer.
+
+    Where it has several, transactions see what others have committed between two of their statements (read
+    committed): what is read and then written takes a lock first, or is one statement. A session that was begun costs
+    a connection, and may be begun at the server only with its first statement.
+    """
 
     async def begin(self) -> None:
         """Take the right to write; waits for others. Raises `StoreUnavailable`, naming who holds it if known."""
         ...
 
-    async def run(self, statements: Sequence[Statement]) -> None:
+    async def run(self, statements: Sequence[Statement], guards: Sequence[Statement] = ()) -> int:
         """Run handed-over statements in order, without a round trip each. Raises `StatementFailed` with `index`.
 
-        What ran before the failed one is still in the transaction: roll back to a savepoint, or all.
+        The guards run before them, and each has to find one row: how many have, up to the first that has not. Where
+        that is not all, the statements may have run or failed for that reason: roll back.
+
+        What ran before the failed one is still in the transaction: roll back to a savepoint, or all. Before that a
+        store may refuse every other statement, and the commit (`TransactionError`), as PostgreSQL does.
         """
         ...
 
@@ -126,9 +142,13 @@ class Store(Protocol):
     id: str
     """Identity of this database, made with it: a copy or a replacement is noticed by what the engine remembers."""
     changed: Signal
-    """Set at most 20 ms after somebody else has committed: another process, or another connection of this one.
+    """Set soon after somebody else has committed, while somebody waits for it. Whoever waits clears it.
 
-    What this object commits itself need not set it. Whoever waits clears it.
+    On SQLite after at most 20 ms, whoever it was. On PostgreSQL, whose server tells nobody, other objects of ours tell
+    of their commits, some milliseconds after them (all commits of 10 ms together); behind a pooler, and for what a
+    user's own transaction has published, somebody looks every 0.05 to 0.1 s; of other commits of users' nothing is
+    told. What is told here may be lost, so that whoever relies on it looks now and then by himself. What this object
+    commits itself need not set it.
     """
     sql: Mapping[str, str]
     """Our own statements in this store's dialect, by the names in its `.sql` file."""
@@ -176,7 +196,9 @@ class Store(Protocol):
         Units that are asked for at the same time may share one commit, each under its own savepoint. `work` awaits
         nothing but its session. An error of `work` rolls back that unit alone and is raised. `last` runs right before
         the commit, once for all units that gave the same one, with what their works have returned, in their order;
-        its error is the error of all of them.
+        its error is the error of all of them. Where the database undoes a transaction for the sake of another, or
+        only the commit shows that a unit is wrong, the units of it are run again, each alone: `work` may be called
+        several times, and then raises `StoreConflict` at last.
         """
         ...
 
@@ -184,10 +206,12 @@ class Store(Protocol):
         """Rows of committed data, outside of any write transaction."""
         ...
 
-    def join(self, connection: object) -> Session:
+    async def join(self, connection: object) -> Session:
         """The user's own open transaction as a session, which is never begun, committed or rolled back by us.
 
-        Raises `TransactionError` with the remedy for a connection of another kind or to another database.
+        What is given is a connection of the driver's, or what SQLAlchemy or Django has over one. Where that blocks,
+        neither this call nor the session ever suspends (see `stepped`), and may be used in the caller's thread. Raises
+        `TransactionError` with the remedy for a connection of another kind or to another database.
         """
         ...
 
@@ -199,6 +223,25 @@ class Store(Protocol):
         """All heartbeat rows."""
         ...
 
+    async def end(self, process: str) -> None:
+        """Take from a process whose lease is over what its open transactions hold: they are rolled back.
+
+        It may be frozen, or its machine cut off: a claim would wait for its locks. Nothing happens where they hold up
+        nobody, or where another process cannot end them.
+        """
+        ...
+
     async def forget(self, process: str) -> None:
         """Remove a heartbeat row: of this process at its end, or of a dead one."""
         ...
+
+
+def stepped(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that never suspends, without an event loop."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    work.close()
+    raise AssertionError("a coroutine that was said never to suspend has suspended")

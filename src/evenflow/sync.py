@@ -6,18 +6,26 @@ import asyncio
 import threading
 from collections.abc import Coroutine, Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from evenflow.errors import TransactionError
-from evenflow.store import Row
+from evenflow.store import Joinable, Row, stepped
 from evenflow.unit_of_work import Transaction, open_unit
 
 if TYPE_CHECKING:
+    import apsw
+
     from evenflow.app import App
     from evenflow.service import Service
     from evenflow.settings import Settings
 
 T = TypeVar("T")
+
+
+class Run(Protocol):
+    """How a coroutine comes to its result in a thread that has no loop."""
+
+    def __call__(self, work: Coroutine[Any, Any, T], /) -> T: ...
 
 
 class SyncApp:
@@ -56,17 +64,24 @@ class SyncApp:
         self._wait(self._app.publish(*events, after=after, at=at, name=name))
 
     @contextmanager
-    def transaction(self, service: Service | str, *, on: object | None = None) -> Generator[SyncTransaction]:
-        """See `App.transaction`."""
-        unit = self._wait(self._app.unit_of_work(service, on=on))
+    def transaction(
+        self, service: Service | str, *, on: Joinable | apsw.Connection | None = None, wait: float = 30.0
+    ) -> Generator[SyncTransaction]:
+        """See `App.transaction`. With `on`, the connection is used in this thread alone."""
+        unit = self._wait(self._app.unit_of_work(service, wait=wait))
+        run: Run = self._wait if on is None else stepped
+        if on is not None:
+            unit.join(stepped(unit.outbox.store.join(on)))
         assert unit.current is not None
         before = open_unit.get()
         open_unit.set(unit)  # what waits in the loop for this thread has its context
         try:
-            yield SyncTransaction(self, unit.current)
-            self._wait(unit.commit())
+            yield SyncTransaction(run, unit.current)
+            loop = self._working_loop()
+            run(unit.keep())
+            loop.call_soon_threadsafe(unit.tell)
         except BaseException:
-            self._wait(unit.rollback())
+            run(unit.rollback())
             raise
         finally:
             open_unit.set(before)
@@ -99,8 +114,8 @@ class SyncApp:
 class SyncTransaction:
     """A `Transaction` whose statements that run now block the calling thread."""
 
-    def __init__(self, portal: SyncApp, tx: Transaction) -> None:
-        self._portal = portal
+    def __init__(self, run: Run, tx: Transaction) -> None:
+        self._run = run
         self._tx = tx
         self.write = tx.write
         self.publish = tx.publish
@@ -108,20 +123,20 @@ class SyncTransaction:
 
     def flush(self) -> None:
         """See `Transaction.flush`."""
-        self._portal._wait(self._tx.flush())
+        self._run(self._tx.flush())
 
     def execute(self, sql: str, *args: Any) -> int:
         """See `Transaction.execute`."""
-        return self._portal._wait(self._tx.execute(sql, *args))
+        return self._run(self._tx.execute(sql, *args))
 
     def fetch_all(self, sql: str, *args: Any) -> list[Row]:
         """See `Transaction.fetch_all`."""
-        return self._portal._wait(self._tx.fetch_all(sql, *args))
+        return self._run(self._tx.fetch_all(sql, *args))
 
     def fetch_one(self, sql: str, *args: Any) -> Any:
         """See `Transaction.fetch_one`."""
-        return self._portal._wait(self._tx.fetch_one(sql, *args))
+        return self._run(self._tx.fetch_one(sql, *args))
 
     def fetch_value(self, sql: str, *args: Any) -> Any:
         """See `Transaction.fetch_value`."""
-        return self._portal._wait(self._tx.fetch_value(sql, *args))
+        return self._run(self._tx.fetch_value(sql, *args))

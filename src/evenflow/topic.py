@@ -7,6 +7,10 @@ from math import inf
 
 from evenflow.errors import DefinitionError
 from evenflow.ids import NAME_RULE, SLOTS, is_name
+from evenflow.records import Records
+
+JSON_CODECS = ("json", "json-schema")
+"""Codecs whose bytes are JSON, so that a field of it can be looked at before it is known what it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,7 @@ class Topic:
     retention_bytes  bytes of events kept per partition; None: no bound
     compacted        keep only the latest event of each key (the promise is then: the latest per key)
     codec            "json" (the default) or "msgpack", or the name of a codec given to the App
+    records          how records of others, which are no events of Evenflow, become events
     backlog          events that the slowest group may have before it; then publishers wait, handlers excepted
     backlog_wait     seconds that they wait for it before `BacklogFull` is raised; 0: at once
     """
@@ -32,6 +37,7 @@ class Topic:
     retention_bytes: int | None = None
     compacted: bool = False
     codec: str = "json"
+    records: Records | None = None
     backlog: int | None = None
     backlog_wait: float = 30.0
 
@@ -53,6 +59,12 @@ class Topic:
             if value is not None and value <= 0:
                 raise DefinitionError(f"Topic({self.name!r}) has {fact}={value}", remedy="use a positive number")
         self._check_backlog()
+        if self.records is not None and self.records.field and self.codec not in JSON_CODECS:
+            raise DefinitionError(
+                f"Topic({self.name!r}) looks for the type in the field {self.records.field!r}, and its codec is "
+                f"{self.codec!r}",
+                remedy="a field can be looked for in JSON alone: use Records(header=…) or Records(always=…)",
+            )
 
     def _check_backlog(self) -> None:
         limit, wait = self.backlog, self.backlog_wait

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from evenflow.envelope import Envelope, pack
-from evenflow.errors import FenceLost, StatementFailed, TransactionError, WriteFailed
+from evenflow.errors import FenceLost, StatementFailed, StoreConflict, TransactionError, WriteFailed
 from evenflow.ids import derived_id, new_id
 from evenflow.store import Row, Session, Statement
 
@@ -71,7 +71,8 @@ class UnitOfWork(msgspec.Struct, eq=False):
     """What its handler waits for now that is no business of others: "store", "thread" or nothing."""
     envelopes: Sequence[Envelope] = ()
     """What a transaction's cause is a place in."""
-    failed: StatementFailed | None = None
+    failed: StatementFailed | StoreConflict | None = None
+    """The error of a statement that has not been undone: it counts, though the handler may have gone on."""
     noticed: bool = False
     """Whether there is something to be looked at after the present event, `failed` or else."""
     expired: Transaction | None = None
@@ -136,10 +137,13 @@ class UnitOfWork(msgspec.Struct, eq=False):
             await self._guard(self.session)
         return self.session
 
-    async def _guard(self, session: Session) -> None:
-        for sql, args in self.guards:
-            if await session.execute(sql, args) != 1:
-                raise FenceLost(f"another owner has taken partition {args[4]} of {args[1]} for {args[0]}")
+    async def _guard(self, session: Session, statements: Sequence[Statement] = ()) -> None:
+        """Run these statements behind the guards."""
+        guards = sorted(self.guards, key=_place)  # whoever takes several rows takes them in this order
+        held = await session.run(statements, guards)
+        if held < len(guards):
+            args = guards[held][1]
+            raise FenceLost(f"another owner has taken partition {args[4]} of {args[1]} for {args[0]}")
         self._guarded = True
 
     async def flush(self) -> None:
@@ -147,13 +151,17 @@ class UnitOfWork(msgspec.Struct, eq=False):
         await self._run(await self.begin())
 
     async def _run(self, session: Session) -> None:
+        """What was handed over, behind the guards if they have not been run."""
         start = self._applied
         waiting = self.statements[start:] if start else self.statements
-        if not waiting:
+        if self._guarded and not waiting:
             return
         self._applied = len(self.statements)
         try:
-            await session.run(waiting)
+            if self._guarded:
+                await session.run(waiting)
+            else:
+                await self._guard(session, waiting)
         except StatementFailed as error:
             index = start + max(error.index, 0)
             where = _line(*self.sites[index]) if index < len(self.sites) else ""
@@ -161,9 +169,21 @@ class UnitOfWork(msgspec.Struct, eq=False):
             self.failed.index = index
             self.noticed = True
             raise self.failed from error
+        except StoreConflict as error:
+            self.undone(error)
+            raise
+
+    def undone(self, conflict: StoreConflict) -> None:
+        """Remember that it was undone for the sake of another, whatever the handler makes of that."""
+        self.failed, self.noticed = conflict, True
 
     async def commit(self) -> None:
         """Make it all real. Raises `FenceLost`, `WriteFailed`, `StoreUnavailable`; nothing is real then."""
+        await self.keep()
+        self.tell()
+
+    async def keep(self) -> None:
+        """The commit itself; where the user's own transaction was joined, all that has to be in it before theirs."""
         self.current = None
         store = self.outbox.store
         for gate in self.gates:
@@ -178,17 +198,17 @@ class UnitOfWork(msgspec.Struct, eq=False):
             if self.statements or self.published or self.guards:
                 await store.transact(self._whole, last=self.outbox.keep if self.published else None)
         else:
-            if not self._guarded:
-                await self._guard(self.session)
             await self._finish(self.session)
             await self.session.commit()
         self.done = True
+
+    def tell(self) -> None:
+        """Let the relay know, on the app's event loop."""
         if self.published or self.dues:
             self.outbox.added(self.added, joined=self._joined)
 
     async def _whole(self, session: Session) -> UnitOfWork:
-        self._applied = 0
-        await self._guard(session)
+        self._applied, self._guarded = 0, False
         await self._run(session)
         return self
 
@@ -278,6 +298,9 @@ class Transaction(msgspec.Struct, eq=False, gc=False):
         try:
             await unit.flush()
             return await (await unit.begin()).execute(sql, args)
+        except StoreConflict as error:
+            unit.undone(error)
+            raise
         finally:
             unit.waiting = ""
 
@@ -287,6 +310,9 @@ class Transaction(msgspec.Struct, eq=False, gc=False):
         try:
             await unit.flush()
             return await (await unit.begin()).fetch(sql, args)
+        except StoreConflict as error:
+            unit.undone(error)
+            raise
         finally:
             unit.waiting = ""
 
@@ -334,6 +360,10 @@ class Transaction(msgspec.Struct, eq=False, gc=False):
         unit.ran = self
         unit.waiting = "store"
         return unit
+
+
+def _place(guard: Statement) -> tuple[Any, ...]:
+    return guard[1][:5]
 
 
 def _due(now: float, after: Any, at: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,6 +50,8 @@ class Work:
     draw: Callable[[], float]
     """Random numbers from 0 to 1: the jitter of delays."""
     compacted: frozenset[str] = frozenset()
+    prepare: Callable[[Sequence[Batch]], Awaitable[None]] | None = None
+    """What has to be there before these are read (schemas), asked for; None where nothing is needed."""
     around_event: EventMiddleware | None = None
     around_chunk: Callable[[str, int, Callable[[], Any]], Any] | None = None
 

@@ -71,7 +71,7 @@ class Gate:
     def clear(self) -> bool:
         """Whether one may publish now, as far as is known without waiting."""
         age = self._clock.monotonic() - self._measured
-        if age >= FRESH:
+        if age >= FRESH and asyncio._get_running_loop() is not None:  # a thread of `app.sync` goes by what is known
             self._measure_soon()
         return age < STALE and self._behind < self._limit and not self._line
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from evenflow.clock import Signal, Timer
 from evenflow.engine import Batch, Partition
 from evenflow.errors import DecodeError, StoreUnavailable
+from evenflow.failure import clean, text_of
 from evenflow.group import BACK_OFF, IDLE
 from evenflow.policy import HandlerTimeout, Policy, Reject, RetryLater
 from evenflow.protection.breaker import BreakerState, Tally, failed, given_back, opened, passed, probing, told
@@ -382,4 +383,4 @@ def counts(error: BaseException, errors: tuple[type[BaseException], ...] | None,
 
 
 def _reason(error: BaseException | None) -> str:
-    return "" if error is None else f"{type(error).__name__}: {error}"[:REASON]
+    return "" if error is None else clean(f"{type(error).__name__}: {text_of(error)}")[:REASON]

@@ -117,8 +117,10 @@ def next_move(each: Operation, now: float) -> Move:
 async def learn(session: Session, sql: Sql, group: str | None = None, now: float = 0.0) -> list[Operation]:
     """See what became of all that was asked for, of one group or of all; the open operations as they stand then.
 
-    Before every wish, edit and seek, in the same transaction: afterwards a row no longer tells whose doing it is.
+    Before every wish, edit and seek, in the same transaction: afterwards a row no longer tells whose doing it is. No
+    other transaction changes an operation from here on.
     """
+    await session.fetch(sql["operation_lock"])
     found = [operation(row) for row in await session.fetch(sql["operation_open"])]
     found = [each for each in found if group in (None, each.group)]
     return [await _learn(session, sql, each, now) if each.progress.open else each for each in found]
