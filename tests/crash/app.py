@@ -77,7 +77,7 @@ orders = Service("orders", migrations=SQL)
 billing = Service("billing", migrations=SQL, policy=QUICKLY)
 shipping = Service("shipping", migrations=SQL, policy=QUICKLY)
 
-COUNT = "insert into counters values ($1, $2, 1) on conflict (grp, key) do update set n = n + 1"
+COUNT = "insert into counters values ($1, $2, 1) on conflict (grp, key) do update set n = counters.n + 1"
 APPLY = (
     "insert into effects (grp, key, seq, uid, pid, epoch) values ($1, $2, "
     "(select n from counters where grp = $1 and key = $2), $3, $4, $5)"
@@ -208,7 +208,8 @@ async def minutely(due: Due, tx: Transaction) -> None:
 
 @asynccontextmanager
 async def lifespan(_: App) -> AsyncGenerator[None]:
-    """Keeps a record of when the event loop of this process has stood still."""
+    """Keeps a record of when the event loop of this process has stood still, and that it has come so far."""
+    (FOLDER / f"opened-{PID}").touch()
     task = asyncio.create_task(_stalls())
     try:
         yield

@@ -1,7 +1,7 @@
 """Calls to the outside, as its own ledger has them: all made, in order per key, and repeated only across a fault.
 
 A repeat is excused by what happened to the process that called first, while it called or soon after, before the end of
-the call was settled: it was killed or frozen, its event loop stood still, or its files were full or locked. Or by what
+the call was settled: it was killed or frozen, its event loop stood still, or files, servers or connections were harmed. Or by what
 happened to the one that called again: it was frozen, and did not know yet that its place was another's by then.
 """
 
@@ -22,7 +22,7 @@ EARLY = 1.0
 LATE = 3.0
 """Seconds after its thaw by which a process knows what was taken from it."""
 STRUCK = ("kill", "freeze", "thaw", "stall", "stalled")
-HARMED = ("fill", "freed", "lock", "unlocked")
+HARMED = ("fill", "freed", "lock", "unlocked", "harmed", "well")
 ALL = -1
 
 
@@ -49,7 +49,7 @@ class Faults:
         self._times: dict[int, list[float]] = defaultdict(list)
         self._spans: list[tuple[float, float]] = []
         self._frozen: list[tuple[float, float]] = []
-        began: dict[str, float] = {}
+        began: dict[tuple[str, int], float] = {}
         ice: dict[int, float] = {}
         for fault in sorted(faults, key=lambda fault: fault.at):
             if fault.what in STRUCK:
@@ -59,9 +59,9 @@ class Faults:
                 elif fault.what in ("thaw", "kill") and fault.pid in ice:
                     self._frozen.append((ice.pop(fault.pid), fault.at))
             elif fault.what in HARMED[::2]:
-                began.setdefault(fault.what, fault.at)
+                began.setdefault((fault.what, fault.pid), fault.at)
             elif fault.what in HARMED:
-                start = began.pop(HARMED[HARMED.index(fault.what) - 1], None)
+                start = began.pop((HARMED[HARMED.index(fault.what) - 1], fault.pid), None)
                 if start is not None:
                     self._spans.append((start, fault.at))
         self._spans += [(start, float("inf")) for start in began.values()]

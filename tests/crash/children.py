@@ -31,6 +31,7 @@ class Child:
                 preexec_fn=_die_with_us,
             )  # fmt: skip
         self.listens = folder / f"listens-{self.process.pid}"
+        self._opened = folder / f"opened-{self.process.pid}"
         self.frozen: set[int] = set()
         self.started = time.monotonic()
         self.leaving = 0.0
@@ -87,6 +88,11 @@ class Child:
     def ready(self) -> bool:
         """Whether it surely listens to SIGTERM by now."""
         return self.listens.exists() if self.says else time.monotonic() > self.started + 5.0
+
+    @property
+    def opened(self) -> bool:
+        """Whether it has found its engine and its stores, and begun."""
+        return self._opened.exists()
 
     def show(self) -> None:
         """Let it write what it waits for into its log."""

@@ -15,7 +15,7 @@ from .app import FOLDER, POISON, Measured, OrderPlaced, app, append_only, orders
 RATE = float(os.environ.get("CRASH_RATE", "1500"))
 """Events per second, about, of all topics together: of them, an order is three."""
 ORDERS_SHARE = 0.25
-DRAW = "insert into sequences values ($1, 1) on conflict (key) do update set n = n + 1"
+DRAW = "insert into sequences values ($1, 1) on conflict (key) do update set n = sequences.n + 1"
 
 
 class Loader:

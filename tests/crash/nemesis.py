@@ -17,17 +17,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .children import LEASE, Child, alive, command_of, kill_pids, thaw
-from .draining import SERVICES, amount, left
-from .harm import Disk, Lock, WallClock
+from .draining import amount, left
+from .harm import Lock, WallClock
+from .looking import Look
+from .outages import AFTER, Outages
+from .pair import Pair, System
 
 WAYS = ("program", "program", "command", "2")
 """How a worker is started: by our own program, by `evenflow run`, or by that with so many `--workers`."""
 LOOSE = ("outside", "loader", "operator")
 MIX = {
     "kill": 10, "several": 3, "everything": 1, "freeze": 8, "loader": 4, "freeze loader": 1, "operator": 1, "leave": 2,
-    "fill": 1, "hold": 2, "reload": 2, "jump": 2,
+    "reload": 2, "jump": 2, "shift": 2,
 }  # fmt: skip
-"""How often each fault comes."""
+"""How often each fault comes, on every pair."""
+FILES = {"fill": 1, "hold": 2}
+"""Where there are files of SQLite."""
+UNAVAILABLE = 5
+"""Exit code of what could not begin, since a server did not answer. A slow machine is enough for that."""
+PATIENCE = 75.0
+"""Seconds that a publish may take where the engine does not answer: its turn and its append, 30 each, and some."""
+SETTLE = 1.5
+"""Seconds by which schedules have seen the clock jump, so that all that is due then is there to be waited for."""
 SICK = 8.0
 """Seconds after a full disk or a locked file in which a process may refuse to start, or take its time to end."""
 
@@ -37,6 +48,7 @@ class Options:
     """pace: seconds between two faults, about. plant: the bug that the program is to have. disk: whether it may fill.
 
     rate: events per second, about. ways: how workers are started, each time by chance.
+    mix: how often each fault comes, where it is not the usual. pair: engine and store.
     """
 
     seed: int
@@ -48,6 +60,7 @@ class Options:
     workers: int = 3
     ways: tuple[str, ...] = WAYS
     mix: dict[str, int] | None = None
+    pair: Pair = Pair()
 
 
 class Nemesis:
@@ -57,8 +70,8 @@ class Nemesis:
         self.folder = folder
         self.options = options
         self.random = random.Random(options.seed)
-        self.mix = options.mix or MIX
         self.children: dict[str, Child] = {}
+        self.extra = 0
         self.planned: list[tuple[float, str, str]] = []
         self.incarnations: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
@@ -68,15 +81,19 @@ class Nemesis:
         self.sick = 0.0
         self.orphans: set[int] = set()
         (folder / "mended").mkdir(parents=True)
-        self.disk = Disk(folder / "files", small=options.disk)
+        self.system = System(folder, options.pair, options.seed, disk=options.disk)
+        self.outages = Outages(
+            self.system, self.random, self.note, lambda seconds, what: self.later(seconds, "end", what)
+        )
+        self.mix = options.mix or {**MIX, **(FILES if options.pair.files else {}), **self.outages.mix}
         self.clock = WallClock(folder / "clock")
         self.lock: Lock | None = None
 
     # -- what happens -----------------------------------------------------------------------------------------------
 
-    def note(self, what: str, pid: int = 0) -> None:
+    def note(self, what: str, pid: int = 0, at: float | None = None) -> None:
         self.counts[what] += 1
-        fact = {"what": what, "pid": pid, "at": time.monotonic()}
+        fact = {"what": what, "pid": pid, "at": time.monotonic() if at is None else at}
         with (self.folder / "faults.jsonl").open("a") as file:
             file.write(json.dumps(fact) + "\n")
 
@@ -84,8 +101,8 @@ class Nemesis:
         self.incarnations[name] += 1
         environment = {
             **os.environ, "CRASH_FOLDER": str(self.folder), "CRASH_PLANT": self.options.plant,
-            "CRASH_RATE": str(self.options.rate), "EVENFLOW_FOLDER": str(self.folder / "files"),
-            "EVENFLOW_LEASE": str(LEASE), "PYTHONUNBUFFERED": "1",
+            "CRASH_RATE": str(self.options.rate), "EVENFLOW_LEASE": str(LEASE), "PYTHONUNBUFFERED": "1",
+            **self.system.environment,
         }  # fmt: skip
         if name in self.children:
             self.orphans |= self.children[name].known
@@ -151,12 +168,33 @@ class Nemesis:
                 self.kill(*victim)
         elif what == "everything":
             self.everything()
-        elif what in ("fill", "hold", "jump", "reload"):
+        elif what in ("fill", "hold", "jump", "reload", "shift"):
             getattr(self, what)()
+        elif what in self.outages.mix:
+            self.outages.strike(what)
         elif what == "leave":
             self.leave(self.random.choice([each for name, each in self.children.items() if name not in LOOSE]))
         elif victims and what in ("kill", "freeze"):
             getattr(self, what)(*self.random.choice(victims))
+
+    def shift(self) -> None:
+        """Workers join in numbers and leave again, or half of them leave: everybody's share of the partitions changes."""
+        workers = [child for name, child in self.children.items() if name not in LOOSE]
+        self.note("shift")
+        if self.random.random() < 0.5:
+            for child in self.random.sample(workers, len(workers) // 2):
+                self.leave(child)
+        elif len(workers) <= self.options.workers:
+            for _ in range(2):
+                self.extra += 1
+                self.start(f"worker-extra-{self.extra}")
+                self.later(self.random.choice((6.0, 12.0)), "go", f"worker-extra-{self.extra}")
+
+    def go(self, name: str) -> None:
+        """One that has joined leaves for good, as soon as it can."""
+        if name in self.children:
+            self.leave(self.children[name])
+            self.later(1.0, "go", name)
 
     def everything(self) -> None:
         """All workers, and who supervises them, at the same moment."""
@@ -171,11 +209,11 @@ class Nemesis:
     # -- harm to the machine ----------------------------------------------------------------------------------------
 
     def fill(self) -> None:
-        if self.disk.fill():
+        if self.system.disk.fill():
             self.trouble("fill", self.random.choice((0.3, 1.0, 3.0)), "free")
 
     def lock_file(self) -> Path:
-        return self.folder / "files" / f"{self.random.choice((*SERVICES, 'log'))}.db"
+        return self.system.files / f"{self.random.choice(self.options.pair.files)}.db"
 
     def hold(self) -> None:
         """Another program holds the write lock of one of the files."""
@@ -196,7 +234,7 @@ class Nemesis:
             self.note("unlocked")
 
     def free(self) -> None:
-        self.disk.free()
+        self.system.disk.free()
         self.note("freed")
 
     def jump(self) -> None:
@@ -215,6 +253,10 @@ class Nemesis:
             _, what, name = plan
             if what == "thaw":
                 self.thaw(int(name))
+            elif what == "end":
+                self.outages.end(name)
+            elif what == "go":
+                self.go(name)
             elif what in ("free", "unlock"):
                 getattr(self, what)()
             elif not self.children[name].running:
@@ -228,19 +270,38 @@ class Nemesis:
             if child.leaving and not child.running:
                 if child.process.returncode != 0:
                     self.complain(f"{name} ended with {child.process.returncode} when it was asked to; see {name}.log")
-                self.start(name)
+                self.again(name)
             elif child.leaving and time.monotonic() > child.leaving and not child.frozen:
                 self.complain(f"{name} did not end within 40 s when it was asked to; see {name}.log")
                 child.show()
                 child.kill_all()
-                self.start(name)
+                self.again(name)
             elif not child.running:
-                self.complain(f"{name} ended by itself with {child.process.returncode}; see {name}.log")
-                self.start(name)
+                text = f"{name} ended by itself with {child.process.returncode}; see {name}.log"
+                if child.opened and self.system.machines:  # it has to wait until a server is back
+                    self.complaints.append(text)
+                elif not self.system.machines or child.process.returncode != UNAVAILABLE:
+                    self.complain(text)
+                else:
+                    self.counts["gave up"] += 1
+                self.again(name)
+
+    def again(self, name: str) -> None:
+        """Start one that has ended; not at once where it could not stay, and not one that was there for a while only."""
+        if "extra" in name:
+            self.orphans |= self.children.pop(name).known
+        elif self.unwell:
+            self.later(1.0, "start", name)
+        else:
+            self.start(name)
+
+    @property
+    def unwell(self) -> bool:
+        return time.monotonic() < max(self.sick, self.outages.until + SICK - AFTER)
 
     def complain(self, text: str) -> None:
-        """Where the disk was full or a file locked, a process may well say so and end."""
-        if time.monotonic() > self.sick:
+        """Where the disk was full, a file locked or a server away, a process may well say so and end."""
+        if not self.unwell:
             self.complaints.append(text)
         else:
             self.counts["gave up"] += 1
@@ -273,11 +334,16 @@ class Nemesis:
                     strike = time.monotonic() + self.options.pace * (0.25 + self.random.expovariate(1 / 0.75))
                 time.sleep(0.02)
             self.peace()
+            self.system.copy()
         finally:
             self.unlock()
             for child in self.children.values():
                 child.kill_all()
             kill_pids(self.orphans)
+
+    def close(self) -> None:
+        """Servers, proxies and disks go."""
+        self.system.close()
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
@@ -285,6 +351,7 @@ class Nemesis:
         """Everything runs again; the loader stops; what is left must drain in time; then all end."""
         self.unlock()
         self.free()
+        self.outages.peace()
         for _, what, pid in self.planned:
             if what == "thaw":
                 self.thaw(int(pid))
@@ -294,18 +361,20 @@ class Nemesis:
         self.planned.clear()
         time.sleep(1.0)
         while any(child.leaving for child in self.children.values()):
+            self.due()
             self.watch()
             time.sleep(0.05)
-        if self.children.pop("loader").end(40.0) != 0:
+        if self.children.pop("loader").end(PATIENCE) != 0:
             self.complain("the loader did not end cleanly when it was asked to; see loader.log")
         (self.folder / "peace").touch()
         self.clock.settle()
+        time.sleep(SETTLE)
         self.wait_drained()
         for name in sorted(self.children, reverse=True):
             if name != "outside":
                 self.note("leave", self.children[name].pid)
-                if self.children[name].end(40.0) != 0:
-                    self.complaints.append(f"{name} did not end cleanly at the end; see {name}.log")
+                if (code := self.children[name].end(40.0)) != 0:
+                    self.complaints.append(f"{name} ended with {code} at the end; see {name}.log")
 
         rest = [pid for pid in self.orphans if alive(pid)]
         if rest:
@@ -313,14 +382,18 @@ class Nemesis:
 
     def wait_drained(self) -> None:
         """Until nothing is left. What has piled up may take its time, as long as it gets less."""
+        with self.system.look() as look:
+            self._wait_drained(look)
+
+    def _wait_drained(self, look: Look) -> None:
         began = moved = time.monotonic()
-        files = self.folder / "files"
-        rest, least = left(files), amount(files)
+        rest, least = left(look), amount(look)
         while rest and time.monotonic() < moved + self.options.drain:
             time.sleep(0.2)
+            self.due()
             self.watch()
-            rest = left(files) or left(files)
-            if (now := amount(files)) < least:
+            rest = left(look) or left(look)
+            if (now := amount(look)) < least:
                 least, moved = now, time.monotonic()
         self.drained, self.done = time.monotonic() - began, not rest
         if rest:

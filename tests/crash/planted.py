@@ -50,17 +50,17 @@ def plant(name: str) -> None:
 
 def statements(**changed: Callable[[str], str]) -> None:
     """Change named statements of every store that is made from now on."""
-    from evenflow.stores import sqlite
+    from evenflow.stores import postgres, sqlite
 
-    real = sqlite.load
+    for module in (postgres, sqlite):
 
-    def load(file: str) -> Any:
-        blocks = dict(real(file))
-        for name, change in changed.items() if file == "store_sqlite" else ():
-            blocks[name] = change(blocks[name])
-        return blocks
+        def load(*files: str, real: Any = module.load) -> Any:
+            blocks = dict(real(*files))
+            for name, change in changed.items() if files[0].startswith("store") else ():
+                blocks[name] = change(blocks[name])
+            return blocks
 
-    sqlite.load = load
+        module.load = load
 
 
 def replaced(old: str, new: str) -> Callable[[str], str]:
@@ -126,10 +126,10 @@ def relay_deletes_a_gap() -> None:
 
     real = Outbox._remove
 
-    async def remove(self: Any, owned: Any, to: int) -> None:
+    async def remove(self: Any, owned: Any, stored: Any) -> None:
         await asyncio.sleep(MOMENT)
-        ((last,),) = await self.store.read("select coalesce(max(id), 0) from evenflow_outbox")
-        await real(self, owned, max(to, last))
+        there = await self.store.read("select id from evenflow_outbox")
+        await real(self, owned, sorted({*stored, *(row for (row,) in there)}))
 
     Outbox._remove = remove
 

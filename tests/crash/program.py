@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 
+from evenflow import EvenflowError
 from evenflow.clock import Signal
 
 from .app import FOLDER, app
@@ -53,7 +54,11 @@ async def run(role: str, incarnation: int, seed: int) -> int:
 
 def main() -> int:
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {os.getpid()} %(levelname)s %(message)s")
-    return asyncio.run(run(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+    try:
+        return asyncio.run(run(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+    except EvenflowError as error:
+        logging.error("%s", error)  # noqa: TRY400  # what it means is said
+        return 5
 
 
 if __name__ == "__main__":

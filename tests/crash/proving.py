@@ -12,9 +12,11 @@ from pathlib import Path
 from . import checker
 from .checker import Verdict
 from .nemesis import Nemesis, Options
+from .pair import Pair
 from .planted import PLANTS
 from .reading import read
 
+EMBEDDED = Pair()
 SHOWN = 10
 LIMIT = 120.0
 """Seconds within which a planted bug must be found."""
@@ -26,7 +28,7 @@ def clean(options: Options, seconds: float, folder: Path | None) -> int:
     """One run. The folder is kept when anything is wrong, or when it was named."""
     place = folder or Path(tempfile.mkdtemp(prefix="evenflow-crash-"))
     nemesis = Nemesis(place, options)
-    if options.disk and not nemesis.disk.mounted:
+    if options.disk and options.pair.files and not nemesis.system.disk.mounted:
         print("the disk is never full in this run: only root can mount a small one")
     failed = 1
     try:
@@ -35,10 +37,10 @@ def clean(options: Options, seconds: float, folder: Path | None) -> int:
         print(f"seed {options.seed}: {counts}; drained in {nemesis.drained:.1f} s")
         failed = report(place, nemesis.complaints)
         if failed or folder:
-            nemesis.disk.keep()
+            nemesis.system.disk.keep()
             print(f"kept for a look: {place}")
     finally:
-        nemesis.disk.close()
+        nemesis.close()
     if not failed and not folder:
         shutil.rmtree(place)
     return failed
@@ -61,11 +63,12 @@ def report(folder: Path, complaints: list[str]) -> int:
     return 1 if verdict.anomalies or complaints else 0
 
 
-def with_bug(name: str, seed: int, seconds: float = FIRST) -> tuple[float, Verdict | None]:
+def with_bug(name: str, seed: int, seconds: float = FIRST, pair: Pair = EMBEDDED) -> tuple[float, Verdict | None]:
     """Runs until the bug is found, or for two minutes in all: how long it took, and what gave it away."""
     plant, began = PLANTS[name], time.monotonic()
     options = Options(
-        seed=seed, pace=0.8, drain=30.0, plant=name, disk=False, rate=800, workers=2, ways=("program",), mix=plant.mix
+        seed=seed, pace=0.8, drain=30.0, plant=name, disk=False, rate=800, workers=2, ways=("program",), mix=plant.mix,
+        pair=pair,
     )  # fmt: skip
     while time.monotonic() < began + LIMIT:
         verdict, drained = _judged(options, seconds)
@@ -83,14 +86,14 @@ def _judged(options: Options, seconds: float) -> tuple[Verdict, bool]:
             nemesis.run(seconds)
             return checker.check(read(Path(folder))), nemesis.done
         finally:
-            nemesis.disk.close()
+            nemesis.close()
 
 
-def with_bugs(names: list[str], seed: int) -> int:
+def with_bugs(names: list[str], seed: int, pair: Pair) -> int:
     """A line for each, and one at the end."""
     slowest, missed = 0.0, []
     for name in names:
-        seconds, verdict = with_bug(name, seed)
+        seconds, verdict = with_bug(name, seed, pair=pair)
         slowest = max(slowest, seconds)
         if verdict is None:
             missed.append(name)

@@ -11,8 +11,13 @@ from typing import Any
 
 from .calls import Call, Fault
 from .checker import GROUPS, Asked, Effect, History, Parked
-from .draining import OPERATIONS, SERVICES
+from .draining import OPERATIONS
+from .looking import SERVICES
 from .runs import Run
+
+
+SCHEDULES = "evenflow.schedules."
+"""A topic of runs that are due: while the last process ends, another run may come."""
 
 
 def read(folder: Path) -> History:
@@ -61,7 +66,7 @@ def _read_store(history: History, path: Path, log: Path) -> None:
     }
     sql = "select group_name, topic, generation, partition, next from evenflow_position where topic != ''"
     for group, topic, generation, number, at in _rows(path, sql):
-        if ends[topic, generation, number] != at:
+        if ends[topic, generation, number] != at and not topic.startswith(SCHEDULES):
             history.left.append(f"{group}: {ends[topic, generation, number] - at} events of {topic}/{number} unread")
 
 
