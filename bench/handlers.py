@@ -10,7 +10,7 @@ from evenflow import Event, Service, Topic, Transaction
 INSERT = "insert into charges (order_id, customer, total) values ($1, $2, $3)"
 UPSERT = (
     "insert into totals (customer, orders, total) values ($1, $2, $3) on conflict (customer) "
-    "do update set orders = orders + excluded.orders, total = total + excluded.total"
+    "do update set orders = totals.orders + excluded.orders, total = totals.total + excluded.total"
 )
 WAIT = 0.001
 CONCURRENCY = 100
@@ -30,6 +30,15 @@ def two_writes(service: Service, OrderPlaced: Any, handled: list[float]) -> list
     return []
 
 
+def two_awaited(service: Service, OrderPlaced: Any, handled: list[float]) -> list[type]:  # noqa: ARG001, N803
+    @service.on(OrderPlaced, group="charge", start="beginning")
+    async def charge(order: OrderPlaced, tx: Transaction) -> None:
+        await tx.execute(INSERT, order.order_id, order.customer, order.total)
+        await tx.execute(UPSERT, order.customer, 1, order.total)
+
+    return []
+
+
 def one_write(service: Service, OrderPlaced: Any, handled: list[float]) -> list[type]:  # noqa: ARG001, N803
     @service.on(OrderPlaced, group="charge", start="beginning")
     async def charge(order: OrderPlaced, tx: Transaction) -> None:
@@ -41,6 +50,14 @@ def one_write(service: Service, OrderPlaced: Any, handled: list[float]) -> list[
 def empty(service: Service, OrderPlaced: Any, handled: list[float]) -> list[type]:  # noqa: ARG001, N803
     @service.on(OrderPlaced, group="charge", start="beginning")
     async def ignore(order: OrderPlaced, tx: Transaction) -> None:
+        pass
+
+    return []
+
+
+def plain(service: Service, OrderPlaced: Any, handled: list[float]) -> list[type]:  # noqa: ARG001, N803
+    @service.on(OrderPlaced, group="charge", start="beginning", concurrency=CONCURRENCY)
+    async def ignore(order: OrderPlaced) -> None:
         pass
 
     return []
@@ -99,8 +116,10 @@ def sums(orders: list[Any]) -> dict[str, tuple[int, float]]:
 KINDS: dict[str, Callable[[Service, Any, list[float]], list[type]]] = {
     "none": none,
     "two-writes": two_writes,
+    "two-awaited": two_awaited,
     "one-write": one_write,
     "empty": empty,
+    "plain": plain,
     "timed": timed,
     "batch": batch,
     "waits": waits,

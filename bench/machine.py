@@ -14,7 +14,8 @@ import apsw
 
 from bench.processes import folder
 
-PACKAGES = ("evenflow", "apsw", "msgspec", "faststream", "pydantic", "huey", "redis", "hiredis")
+PACKAGES = ("evenflow", "apsw", "msgspec", "faststream", "pydantic", "huey", "redis", "hiredis",
+            "psycopg", "confluent-kafka", "asyncpg")  # fmt: skip
 
 
 def machine() -> dict[str, Any]:

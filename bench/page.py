@@ -16,6 +16,7 @@ KINDS = {
     "latency": "From publish to effect",
     "later": "What waits for its time",
     "rest": "At rest and at the start",
+    "broker": "On PostgreSQL and Kafka",
     "rival": "Beside others",
 }
 

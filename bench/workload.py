@@ -81,6 +81,6 @@ class Shop:
         ]
 
 
-def settings(folder: str) -> Settings:
-    """Everything in one folder, whatever the environment says."""
-    return Settings.load({"folder": folder}, env={}, cwd=folder)
+def settings(folder: str, places: dict[str, str] | None = None) -> Settings:
+    """Everything in one folder, or where `places` says (`engine`, `store`, `topic_prefix`); never the environment."""
+    return Settings.load({"folder": folder, **(places or {})}, env={}, cwd=folder)

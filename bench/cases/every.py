@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from bench.cases import consuming, flow, later, parked, publishing, rivals, starting
+from bench.cases import (
+    broker_flow,
+    broker_rivals,
+    brokers,
+    consuming,
+    flow,
+    later,
+    parked,
+    publishing,
+    rivals,
+    starting,
+)
 from bench.catalogue import Case
 
 
@@ -14,6 +25,9 @@ def every() -> dict[str, Case]:
         *parked.cases(),
         *later.cases(),
         *starting.cases(),
+        *brokers.cases(),
+        *broker_flow.cases(),
+        *broker_rivals.cases(),
         *rivals.cases(),
     ]
     return {case.name: case for case in found}

@@ -11,20 +11,22 @@ from bench.measuring import Watch, measured, memory
 from bench.processes import Record, said, say
 from bench.workload import Shape, Shop, settings
 
+Places = dict[str, str] | None
 
-async def declares(folder: str) -> None:
+
+async def declares(folder: str, places: Places = None) -> None:
     """Make the files once, so that neither process waits for the other at its start."""
-    async with Shop(Shape(handler="none")).app.running(settings=settings(folder)):
+    async with Shop(Shape(handler="none")).app.running(settings=settings(folder, places)):
         pass
 
 
-def publishes(folder: str, events: int, per_second: float, seed: int) -> Record:
+def publishes(folder: str, events: int, per_second: float, seed: int, places: Places = None) -> Record:
     shop = Shop(Shape(handler="none"))
 
     async def publish(due: float) -> None:
         await shop.app.publish(*shop.orders(1, at=due))
 
-    return arrive(folder, shop.app.running(settings=settings(folder)), publish, events, per_second, seed)
+    return arrive(folder, shop.app.running(settings=settings(folder, places)), publish, events, per_second, seed)
 
 
 class Effects(list[float]):
@@ -56,11 +58,11 @@ class Effects(list[float]):
             self.complete.set()
 
 
-async def effects(folder: str, events: int) -> Record:
+async def effects(folder: str, events: int, places: Places = None) -> Record:
     """The effects of events of another process, until all are committed."""
     found = Effects(events)
     shop = Shop(Shape(handler="timed"), found)
-    async with shop.app.running(handle=None, settings=settings(folder)) as running:
+    async with shop.app.running(handle=None, settings=settings(folder, places)) as running:
         (loop,) = running.loops()
         found.committed = lambda: loop.counters.handled
         while not loop.owned:
@@ -72,10 +74,10 @@ async def effects(folder: str, events: int) -> Record:
         return {"rate": events / (found.ended - found.began), **latencies(found.took)}
 
 
-async def idles(folder: str, seconds: float) -> Record:
+async def idles(folder: str, seconds: float, places: Places = None) -> Record:
     """An app that handles, with nothing to handle."""
     shop = Shop(Shape(partitions=16))
-    async with shop.app.running(handle=None, settings=settings(folder)) as running:
+    async with shop.app.running(handle=None, settings=settings(folder, places)) as running:
         (loop,) = running.loops()
         while len(loop.owned) < 16:
             await asyncio.sleep(0.05)

@@ -11,11 +11,11 @@ from bench.processes import Record
 from bench.workload import INSERT, Shape, Shop, settings
 
 
-async def publishes(folder: str, events: int, at_once: int, way: str) -> Record:
+async def publishes(folder: str, events: int, at_once: int, way: str, places: dict[str, str] | None = None) -> Record:
     """Until every publish has returned, that is, until all is durable."""
     shop = Shop(Shape(handler="none"))
     app = shop.app
-    async with app.running(settings=settings(folder)):
+    async with app.running(settings=settings(folder, places)):
         await app.publish(*shop.orders(1))
         orders = shop.orders(events)
 

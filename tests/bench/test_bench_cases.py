@@ -33,7 +33,26 @@ PROMISED = {
     *("parked-transactional", "parked-waiting", "parked-redrive", "parked-1m"),
     *("rival-faststream-memory", "rival-faststream-redis", "rival-faststream-lists"),
     *("rival-huey-sqlite", "rival-huey-redis"),
+    *("rival-kafka-publish", "rival-kafka-consume", "rival-kafka-effects", "rival-kafka-awaited"),
+    *("rival-postgres-effects", "rival-postgres-awaited"),
+    *(f"{engine}-publish-{way}" for engine in ("kafka", "postgres") for way in ("one", "100", "500", "list")),
+    *(
+        f"{engine}-{what}"
+        for engine in ("kafka", "postgres")
+        for what in ("consume", "consume-plain", "effects", "effects-awaited", "1m", "latency", "workers", "idle")
+    ),
 }
+ON_SERVERS = {
+    *("kafka-publish-500", "postgres-publish-list", "kafka-effects", "postgres-consume"),
+    *("kafka-latency", "postgres-workers", "postgres-idle", "rival-kafka-effects"),
+}
+"""One for each function of theirs: all of them would take minutes."""
+SERVERS = ("kafka-", "postgres-", "rival-kafka-", "rival-postgres-")
+"""What the names of cases begin with that need a server of the services room."""
+
+
+def measured_here(name: str) -> bool:
+    return name in ON_SERVERS or not (CASES[name].apart or name.startswith(SERVERS))
 
 
 def bench(*given: str) -> subprocess.CompletedProcess[str]:
@@ -43,12 +62,12 @@ def bench(*given: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What all cases but the longest find in quick mode. Nothing that is kept may change."""
+    """What all cases but the longest find in quick mode, of those with servers some. Nothing that is kept may change."""
     place = tmp_path_factory.mktemp("bench")
     kept = results.LATEST.read_bytes(), results.PAGE.read_bytes()
     os.environ["BENCH_FOLDER"] = str(place)
     try:
-        done = bench("--quick", "--json")
+        done = bench("--quick", "--json", *(name for name in CASES if measured_here(name)))
     finally:
         del os.environ["BENCH_FOLDER"]
     assert done.returncode == 0, done.stderr
@@ -59,13 +78,21 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_the_cases_are_these() -> None:
     assert set(CASES) == PROMISED
-    assert [name for name, case in CASES.items() if case.apart] == ["backlog-5m", "parked-1m"]
+    assert [name for name, case in CASES.items() if case.apart] == [
+        "backlog-5m",
+        "parked-1m",
+        "kafka-1m",
+        "postgres-1m",
+    ]
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.apart])
+@pytest.mark.parametrize("name", list(filter(measured_here, CASES)))
 def test_a_case_works(name: str, found: dict[str, Any]) -> None:
     case = found[name]
     if "left_out" in case:
+        if name.startswith(SERVERS):
+            assert not all(map(find_spec, ("faststream", "asyncpg", "confluent_kafka"))) or "make services" in str(case)
+            return
         assert name.startswith("rival-")
         redis = name.endswith(("redis", "lists"))
         packages = rivals.HUEY if "huey" in name else rivals.FASTSTREAM
@@ -73,13 +100,16 @@ def test_a_case_works(name: str, found: dict[str, Any]) -> None:
         return
     assert case["kind"] == CASES[name].kind
     for line in case["lines"]:
-        for side in (line["ours"], line["twin"]):
+        for side in (line["ours"], line.get("twin", line["ours"])):
             assert math.isfinite(side["median"])
             assert side["spread"][0] <= side["median"] <= side["spread"][1]
         assert line["ours"]["median"] > 0
-        assert line["ratios"][0] <= line["ratio"] <= line["ratios"][1]
-        assert line["beside"]
-    assert list(text.lines(case))[-1] == f"ratio {case['lines'][0]['ratio']:.2f}"
+        if "twin" in line:
+            assert line["ratios"][0] <= line["ratio"] <= line["ratios"][1]
+            assert line["beside"]
+    first = case["lines"][0]
+    last = f"ratio {first['ratio']:.2f}" if "ratio" in first else first["unit"]
+    assert list(text.lines(case))[-1].endswith(last)
 
 
 def test_one_case_prints_its_ratio_last_and_keeps_nothing(capsys: pytest.CaptureFixture[str]) -> None:
