@@ -137,4 +137,4 @@ def test_two_replays_do_not_meet(tmp_path: Path) -> None:
         assert folder.begin(Asked(), resume=False) == Asked()
         assert folder.begin(Asked(9, faults=True), resume=True) == Asked()
         assert sorted(each.name for each in tmp_path.iterdir()) == ["state"]
-        assert [each.name for each in folder.path.iterdir()] == ["purchases"]
+        assert [each.name for each in folder.path.iterdir()] == ["asked.json"]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from replay.chart import chart
+from replay.places import Places
 from replay.purchases import FILE, read
 from replay.reconcile import Difference, reconcile
 
@@ -219,7 +220,7 @@ def spoil(folder: Path, database: str, sql: str) -> list[Difference]:
     with closing(sqlite3.connect(folder / f"{database}.db")) as connection:
         assert connection.execute(sql).rowcount > 0, "nothing was planted"
         connection.commit()
-    report = reconcile(folder, read(PURCHASES))
+    report = reconcile(folder, read(PURCHASES), Places())
     assert report.last_line.startswith("not reconciled: 1500 purchases")
     return report.differences
 
@@ -262,14 +263,14 @@ def test_sums_are_of_kinds(handled: tuple[Shop, list[str]], tmp_path: Path) -> N
     folder = handled[0].copy(tmp_path)
     spoil(folder, "orders", "delete from orders where order_id in (3, 4, 5)")
     spoil(folder, "analytics", "update revenue_by_month set orders = orders + 2")
-    line = reconcile(folder, read(PURCHASES)).last_line
+    line = reconcile(folder, read(PURCHASES), Places()).last_line
     assert line.endswith("3 lost, 2 doubled, 0 out of order")
 
 
 def test_a_database_that_is_not_there_is_said(handled: tuple[Shop, list[str]], tmp_path: Path) -> None:
     folder = handled[0].copy(tmp_path)
     (folder / "stock.db").unlink()
-    (found,) = reconcile(folder, read(PURCHASES)).differences
+    (found,) = reconcile(folder, read(PURCHASES), Places()).differences
     assert (found.kind, found.where) == ("wrong", "stock")
 
 

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import secrets
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from replay.chart import chart, months
 from replay.folder import Asked, Folder, InUse
+from replay.places import Places
 from replay.processes import HOME, Ended
 from replay.purchases import read
 from replay.reconcile import Report, reconcile
@@ -32,6 +35,8 @@ def options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--faults", action="store_true", help="a supplier is away for a while, an order is wrong, and both is mended"
     )
+    parser.add_argument("--engine", default="", metavar="URL", help="a server for the events, not a file")
+    parser.add_argument("--store", default="", metavar="URL", help="a server of PostgreSQL for the data, not files")
     parser.add_argument("--window", type=float, default=8.0, metavar="SECONDS", help="the time to pay (%(default)g)")
     parser.add_argument(
         "--ahead",
@@ -52,11 +57,13 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console()
     try:
         with Folder(given.folder.absolute()) as folder:
-            asked = folder.begin(Asked(given.purchases, given.faults), resume=given.resume)
+            places = Places(given.engine, given.store, f"shop-{secrets.token_hex(4)}")
+            asked = folder.begin(Asked(given.purchases, given.faults, places), resume=given.resume)
             purchases = read(asked.purchases)
             how = {"split": given.split, "faults": asked.faults, "window": given.window, "ahead": given.ahead}
-            asyncio.run(Replay(folder, purchases, console, **how).run())
-            return show(reconcile(folder.path, purchases), folder.path, console)
+            asyncio.run(Replay(folder, purchases, console, places=asked.places, **how).run())
+            report = reconcile(folder.path, purchases, asked.places)
+            return show(report, months(folder.path, asked.places), console)
     except InUse as error:
         print(error, file=sys.stderr)
         return 2
@@ -68,12 +75,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def show(report: Report, folder: Path, console: Console) -> int:
+def show(report: Report, revenue: Sequence[tuple[str, int]], console: Console) -> int:
     """Revenue, what each database holds, what differs, and the last line."""
     width = min(console.width, WIDEST)
     blocks = (sys.stdout.encoding or "").lower().startswith("utf")
     print("\nrevenue per month\n")
-    for line in chart(months(folder), width, blocks=blocks):
+    for line in chart(revenue, width, blocks=blocks):
         print(line)
     print("\nwhat they hold\n")
     for name, text in report.facts:

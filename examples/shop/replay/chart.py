@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
+
+from replay.places import Places
 
 EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
-def months(folder: Path) -> list[tuple[str, int]]:
+def months(folder: Path, places: Places) -> list[tuple[str, int]]:
     """Month and cents, from the database of analytics."""
-    with closing(sqlite3.connect(f"file:{folder / 'analytics.db'}?mode=ro", uri=True)) as database:
-        return database.execute("select month, cents from revenue_by_month order by month").fetchall()
+    with places.open(folder, "analytics") as database:
+        rows = database.execute("select month, cents from revenue_by_month order by month").fetchall()
+    return [(month, cents) for month, cents in rows]
 
 
 def chart(rows: Sequence[tuple[str, int]], width: int, *, blocks: bool = True) -> list[str]:

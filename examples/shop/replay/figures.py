@@ -63,7 +63,7 @@ class Figures:
 
     async def look(self) -> Look:
         """One look; the rates are those since earlier looks."""
-        found = await operate.groups(self._app.opened)
+        found, prefix = await operate.groups(self._app.opened), self._app.opened.settings.group_prefix
         now, taken = time.monotonic(), {each.group: each.taken for each in found}
         while len(self._before) > 1 and now - self._before[1][0] > RATE_OVER:
             self._before.popleft()
@@ -72,7 +72,8 @@ class Figures:
         return Look(
             tuple(
                 Figure(
-                    g.group, g.waiting or 0, (g.taken - then[g.group]) / (now - since), g.age, g.parked, g.dead,
+                    g.group.removeprefix(prefix), g.waiting or 0, (g.taken - then[g.group]) / (now - since),
+                    g.age, g.parked, g.dead,
                 )
                 for g in found
             ),

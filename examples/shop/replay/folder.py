@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from replay.places import Places
 from replay.processes import end_leftovers
 
-ASKED = "purchases"
+ASKED = "asked.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is to be replayed. `purchases`: None for all. `faults`: with a supplier who is away and a wrong order."""
+    """What is to be replayed, and where.
+
+    `purchases`: None for all. `faults`: with a supplier who is away and a wrong order.
+    """
 
     purchases: int | None = None
     faults: bool = False
+    places: Places = field(default_factory=Places)
 
     def text(self) -> str:
-        return f"{'' if self.purchases is None else self.purchases}\n{'faults' if self.faults else ''}\n"
+        return json.dumps(asdict(self), indent=1) + "\n"
 
     @classmethod
     def read(cls, text: str) -> Asked:
-        purchases, _, faults = text.partition("\n")
-        return cls(int(purchases) if purchases else None, bool(faults.strip()))
+        found = json.loads(text)
+        return cls(found["purchases"], found["faults"], Places(**found["places"]))
 
 
 class InUse(Exception):
@@ -62,8 +68,12 @@ class Folder:
         file = self.path / ASKED
         if resume and file.exists():
             return Asked.read(file.read_text("utf-8"))
+        if file.exists():
+            Asked.read(file.read_text("utf-8")).places.remove()
         self._remove()
         self.path.mkdir()
+        asked.places.remove()
+        asked.places.make()
         written = file.with_suffix(".part")
         written.write_text(asked.text(), "utf-8")
         written.replace(file)

@@ -1,8 +1,8 @@
 """Compares every service's own database, the ledgers outside and the mail box with the file of purchases.
 
-What each must hold follows from the file and from the provider's rule. The databases are read with `sqlite3` alone, and
-no code is shared with Evenflow or with the services. No table refuses a second row for the same order, so an effect
-that happened twice can be seen.
+What each must hold follows from the file and from the provider's rule. The databases are read with `sqlite3` or
+`psycopg` alone, and no code is shared with Evenflow or with the services. No table refuses a second row for the same
+order, so an effect that happened twice can be seen.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from outside.rule import verdict
+from replay.places import Database, Places, Unreadable, ledger
 from replay.purchases import TITLES, Purchase
 
 PDF_FROM = 100_00
@@ -129,14 +129,14 @@ def _text(values: Iterable[object]) -> str:
     return ", ".join(map(str, values))
 
 
-def reconcile(folder: Path, purchases: Sequence[Purchase]) -> Report:
-    """Compare all that is in the folder with these purchases."""
+def reconcile(folder: Path, purchases: Sequence[Purchase], places: Places) -> Report:
+    """Compare all that the services and the outside hold with these purchases."""
     report, expected = Report(purchases), Expected(purchases)
     for name, check in CHECKS.items():
         try:
-            with closing(sqlite3.connect(f"file:{folder / name}.db?mode=ro", uri=True)) as database:
+            with ledger(folder, name) if name in OUTSIDE else places.open(folder, name) as database:
                 report.facts.append((name, check(database, expected, report)))
-        except sqlite3.Error as error:
+        except (Unreadable, sqlite3.Error) as error:
             report.differences.append(Difference("wrong", name, f"cannot be read: {error}"))
     return report
 
@@ -144,9 +144,9 @@ def reconcile(folder: Path, purchases: Sequence[Purchase]) -> Report:
 # -- one database each ------------------------------------------------------------------------------------------------
 
 
-def _orders(database: sqlite3.Connection, expected: Expected, report: Report) -> str:
+def _orders(database: Database, expected: Expected, report: Report) -> str:
     rows = database.execute(
-        "select order_id, customer, day, title, cds, cents, state, reason from orders order by seq"
+        "select order_id, customer, cast(day as text), title, cds, cents, state, reason from orders order by seq"
     ).fetchall()
     report.same(
         "orders.orders",
@@ -168,7 +168,7 @@ def _orders(database: sqlite3.Connection, expected: Expected, report: Report) ->
     )
 
 
-def _stock(database: sqlite3.Connection, expected: Expected, report: Report) -> str:
+def _stock(database: Database, expected: Expected, report: Report) -> str:
     rows = database.execute("select order_id, customer, title, cds, state from reservations order by seq").fetchall()
     states = {
         p.order_id: expected.state(p, taken="held", declined="released", pending="released") for p in expected.purchases
@@ -185,7 +185,7 @@ def _stock(database: sqlite3.Connection, expected: Expected, report: Report) -> 
     for p in expected.restocked:
         held[p.title] -= p.cds
     free = {title: (STOCKED - held[title],) for title in range(1, TITLES + 1)}
-    report.same("stock.titles", database.execute("select title, free from titles"), free)
+    report.same("stock.titles", database.execute("select title, free from titles").fetchall(), free)
     restocks = database.execute("select order_id, title, cds from restocks order by seq").fetchall()
     report.same("stock.restocks", restocks, {p.order_id: (p.title, p.cds) for p in expected.restocked})
     sold = {order: place for place, (order, *_) in enumerate(rows)}  # what is ordered again, in the order of the sales
@@ -194,7 +194,7 @@ def _stock(database: sqlite3.Connection, expected: Expected, report: Report) -> 
     return f"{len(rows):,} reservations, {released:,} given back; {len(restocks):,} ordered again"
 
 
-def _payments(database: sqlite3.Connection, expected: Expected, report: Report) -> str:
+def _payments(database: Database, expected: Expected, report: Report) -> str:
     rows = database.execute("select order_id, customer, cents, state from charges order by seq").fetchall()
     report.same(
         "payments.charges",
@@ -205,10 +205,10 @@ def _payments(database: sqlite3.Connection, expected: Expected, report: Report) 
         },
     )
     report.in_order("payments.charges", ((row[1], row[0]) for row in rows))
-    invoices = database.execute(
-        "select order_id, number, customer, cents, coalesce(substr(pdf, 1, 5), x'') = cast('%PDF-' as blob) "
-        "from invoices order by seq"
+    found = database.execute(
+        "select order_id, number, customer, cents, substr(pdf, 1, 5) from invoices order by seq"
     ).fetchall()
+    invoices = [(*row[:4], int(row[4] == b"%PDF-")) for row in found]
     wanted = {p.order_id: (_invoice(p), p.customer, p.cents, int(p.cents >= PDF_FROM)) for p in expected.paid}
     report.same("payments.invoices", invoices, wanted)
     report.in_order("payments.invoices", ((row[2], row[0]) for row in invoices))
@@ -216,8 +216,8 @@ def _payments(database: sqlite3.Connection, expected: Expected, report: Report) 
     return f"{taken:,} charges, {len(invoices):,} invoices, {sum(row[4] for row in invoices):,} as PDF"
 
 
-def _notifications(database: sqlite3.Connection, expected: Expected, report: Report) -> str:
-    first = database.execute("select customer, first_order from customers")
+def _notifications(database: Database, expected: Expected, report: Report) -> str:
+    first = database.execute("select customer, first_order from customers").fetchall()
     report.same("notifications.customers", first, {customer: (order,) for customer, order in expected.welcomed.items()})
     rows = database.execute("select mail_id, order_id, customer from mails order by seq").fetchall()
     report.same("notifications.mails", rows, expected.mails)
@@ -226,7 +226,7 @@ def _notifications(database: sqlite3.Connection, expected: Expected, report: Rep
     return f"{len(rows):,} mails: {len(rows) - len(invoices):,} to welcome, {len(invoices):,} with an invoice"
 
 
-def _analytics(database: sqlite3.Connection, expected: Expected, report: Report) -> str:
+def _analytics(database: Database, expected: Expected, report: Report) -> str:
     months, customers = Counter[str](), Counter[int]()
     month_cents, customer_cents = Counter[str](), Counter[int]()
     for p in expected.paid:
@@ -252,7 +252,7 @@ def _counted(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def _provider(database: sqlite3.Connection, expected: Expected, report: Report) -> str:
+def _provider(database: Database, expected: Expected, report: Report) -> str:
     rows = database.execute("select cast(key as integer), cents, state, calls from charges").fetchall()
     wanted = {
         p.order_id: (p.cents, expected.state(p, taken="taken", declined="declined", pending="voided"))
@@ -264,7 +264,7 @@ def _provider(database: sqlite3.Connection, expected: Expected, report: Report) 
     return f"asked for {len(rows):,} charges, for {again:,} of them more than once"
 
 
-def _supplier(database: sqlite3.Connection, expected: Expected, report: Report) -> str:
+def _supplier(database: Database, expected: Expected, report: Report) -> str:
     rows = database.execute("select cast(key as integer), title, cds, calls from orders").fetchall()
     report.same(
         "supplier.orders", (row[:3] for row in rows), {p.order_id: (p.title, p.cds) for p in expected.restocked}
@@ -273,7 +273,7 @@ def _supplier(database: sqlite3.Connection, expected: Expected, report: Report) 
     return f"asked for {len(rows):,} deliveries, for {again:,} of them more than once"
 
 
-def _mails(database: sqlite3.Connection, expected: Expected, report: Report) -> str:
+def _mails(database: Database, expected: Expected, report: Report) -> str:
     rows = database.execute(
         "select message_id, recipient, instr(content, 'application/pdf') > 0, copies from mails"
     ).fetchall()
@@ -294,3 +294,5 @@ CHECKS = {
     "supplier": _supplier,
     "mails": _mails,
 }
+OUTSIDE = ("provider", "supplier", "mails")
+"""What is no service of the shop keeps a file of its own, wherever the shop's data are."""

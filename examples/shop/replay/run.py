@@ -18,6 +18,7 @@ from replay.faults import away, with_a_mistake
 from replay.figures import Figures, Look
 from replay.folder import Folder
 from replay.on_call import OnCall
+from replay.places import Places
 from replay.placing import Customers, new_order
 from replay.processes import Processes
 from replay.purchases import Purchase
@@ -57,6 +58,7 @@ def logged(file: Path) -> Iterator[None]:
 class Replay:
     """Places the purchases in an app that other processes handle.
 
+    places  where its events and data are
     split   a process for each service
     faults  an order is wrong, a supplier is away for a while, and somebody is there to mend it
     window  seconds that a customer has to pay
@@ -69,6 +71,7 @@ class Replay:
         purchases: Sequence[Purchase],
         console: Console,
         *,
+        places: Places,
         split: bool,
         faults: bool,
         window: float,
@@ -77,6 +80,7 @@ class Replay:
         self._folder = folder.path
         self._purchases = purchases
         self._console = console
+        self._places = places
         self._split = split
         self._faults = faults
         self._ahead = ahead
@@ -97,7 +101,7 @@ class Replay:
         with logged(self._folder / "replay.log"), Processes(self._folder) as processes:
             self._say_what_comes()
             await self._start(processes)
-            settings = Settings.load({"folder": self._folder})
+            settings = Settings.load(self._places.settings(self._folder))
             async with app.open(settings=settings):
                 await self._replay(processes)
 
@@ -118,7 +122,7 @@ class Replay:
         )
         self._supplier = f"http://{supplier}"
         places = {
-            "EVENFLOW_FOLDER": str(self._folder),
+            **{f"EVENFLOW_{name.upper()}": value for name, value in self._places.settings(self._folder).items()},
             "SHOP_PROVIDER": f"http://{provider}",
             "SHOP_SUPPLIER": self._supplier,
             "SHOP_DAY": f"{DAY:g}",

@@ -21,12 +21,12 @@ A_DAY = float(os.environ.get("SHOP_DAY", DAY))
 """Seconds. In a replay a day is over sooner."""
 
 _MONTH = """
-insert into revenue_by_month values ($1, $2, $3)
-on conflict do update set orders = orders + excluded.orders, cents = cents + excluded.cents
+insert into revenue_by_month as sofar values ($1, $2, $3)
+on conflict (month) do update set orders = sofar.orders + excluded.orders, cents = sofar.cents + excluded.cents
 """
 _CUSTOMER = """
-insert into revenue_by_customer values ($1, $2, $3)
-on conflict do update set orders = orders + excluded.orders, cents = cents + excluded.cents
+insert into revenue_by_customer as sofar values ($1, $2, $3)
+on conflict (customer) do update set orders = sofar.orders + excluded.orders, cents = sofar.cents + excluded.cents
 """
 _BULLETIN = """
 insert into bulletins (due, orders, cents)
