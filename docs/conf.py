@@ -28,7 +28,8 @@ nitpick_ignore_regex = [
     ("py:.*", r"(evenflow\.[\w.]+\.)?[A-Z][0-9]?"),
 ]
 # Nor have types that a user hands on and does not look into.
-nitpick_ignore = [("py:class", name) for name in ("EventSpec", "Reader", "Writer", "Running", "Signal")]
+_HANDED_ON = ("EventSpec", "Reader", "Writer", "Running", "Signal", "Joinable", "apsw.Connection")
+nitpick_ignore = [("py:class", name) for name in (*_HANDED_ON, "AbstractAsyncContextManager")]
 
 myst_heading_anchors = 3
 myst_enable_extensions = ["deflist", "attrs_inline"]
