@@ -18,7 +18,7 @@ NAMES = {
     *("App", "Service", "Event", "event", "Topic", "Policy", "Transaction", "Delivery", "Due", "Envelope"),
     *("Reject", "RetryLater"),
     *("Limit", "Breaker"),
-    *("Codec", "JsonCodec", "MsgpackCodec", "Settings", "EvenflowError", "replace"),
+    *("Codec", "Records", "JsonCodec", "MsgpackCodec", "Settings", "EvenflowError", "replace"),
     *("MINUTE", "HOUR", "DAY", "__version__"),
 }
 LIMIT = 25

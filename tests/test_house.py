@@ -24,8 +24,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 APACHE_2_0 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
 CORE_GOAL = 2_500
-CORE_BOUND = 9_800  # docs/adr/0017
-NOT_CORE = ("engines", "stores", "testing", "cli", "operate", "sql")
+CORE_BOUND = 11_000  # docs/adr/0024
+NOT_CORE = ("engines", "stores", "codecs", "lab", "testing", "cli", "operate", "sql")
+DRIVERS = ("sqlite_", "postgres_")
+"""Modules that an engine and a store share."""
 NOT_FILES_OF_OURS = {".git", ".venv", ".evenflow", "__pycache__", "build", "dist", "node_modules"}
 
 # In pieces, so that this file does not find itself.
@@ -91,7 +93,7 @@ def core_files() -> list[Path]:
     return [
         file
         for file in sorted(PACKAGE.rglob("*.py"))
-        if file.relative_to(PACKAGE).parts[0] not in NOT_CORE and not file.name.startswith("sqlite_")
+        if file.relative_to(PACKAGE).parts[0] not in NOT_CORE and not file.name.startswith(DRIVERS)
     ]
 
 
@@ -119,6 +121,7 @@ def test_the_core_imports_nothing_but_them_and_the_standard_library() -> None:
             elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
                 wanted.add(node.module.partition(".")[0])
     extras = {"pydantic", "cronsim"}  # where a class of the user is one, so it is there; where a cron line is used
+    extras |= {"fastavro", "google", "jsonschema"}  # where a codec of the user's app is of that kind
     assert wanted - set(sys.stdlib_module_names) - {"evenflow", "msgspec", "apsw"} - extras == set()
 
 

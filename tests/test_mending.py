@@ -19,6 +19,7 @@ from evenflow.errors import Refused
 from evenflow.operate import EditInvalid, Filter, NotFound, importing, with_fields
 from evenflow.operate.carried import FileInvalid, Line, envelope_of, line_of, read, written
 from evenflow.running import Running
+from tests.on_postgres import SERIAL
 
 ORDERS = Topic("orders", partitions=2)
 GROUP = "billing.charge"
@@ -66,7 +67,7 @@ class Shop:
         """Publish these, and handle all that can be."""
         self.failing = set(failing)
         async with self.running(join=False), self.app.transaction(self.service) as tx:
-            await tx.execute("create table if not exists done (id integer primary key, order_id text, amount integer)")
+            await tx.execute(f"create table if not exists done (id {SERIAL}, order_id text, amount integer)")
         await self.go(*orders)
 
     async def go(self, *orders: Order) -> None:
@@ -100,7 +101,9 @@ async def lot(running: Running) -> list[tuple[Any, ...]]:
 
 
 async def lot_size(running: Running) -> tuple[int, int]:
-    ((events, size),) = await running.stores["billing"].read("select events, bytes from evenflow_lot")
+    ((events, size),) = await running.stores["billing"].read(
+        "select cast(sum(events) as bigint), cast(sum(bytes) as bigint) from evenflow_lot"
+    )
     return events, size
 
 

@@ -46,7 +46,10 @@ class Shop:
                 await self.held[order.order_id].wait()
             if order.order_id in self.failing:
                 raise ValueError("no card")
-            tx.write("insert into applied values ($1, 1) on conflict do update set times = times + 1", order.order_id)
+            tx.write(
+                "insert into applied values ($1, 1) on conflict (id) do update set times = applied.times + 1",
+                order.order_id,
+            )
             return PaymentTaken(order_id=order.order_id)
 
         if group is not None:
@@ -77,7 +80,7 @@ async def applied(running: Running) -> dict[str, int]:
 
 async def taken(running: Running, count: int) -> list[str]:
     """The ids of all that the group has published, once there are so many."""
-    engine, partition = running._main, Partition("taken", 1, 0)
+    engine, partition = running.engine, Partition("taken", 1, 0)
 
     async def enough() -> bool:
         return await engine.log("taken") is not None and (await engine.bounds(partition)).high >= count
@@ -402,7 +405,7 @@ def test_a_process_whose_group_went_under_it_writes_nothing_more_and_says_so(tmp
         async with shop.running() as running:
             await until(running, lambda: _owned(running, 2))
             carry_out = operate.carry_out_rename if kind == "rename" else operate.carry_out_drop
-            store, engine = running.stores["billing"], running._main
+            store, engine = running.stores["billing"], running.engine
             await carry_out(running, _moved(plan, store, engine), "ann")
             await shop.publish("2")
             await until(running, lambda: _is(all(loop.stopped for loop in running.loops())))

@@ -18,9 +18,11 @@ from evenflow.checkup import Finding
 from evenflow.clock import SystemClock
 from evenflow.errors import Refused
 from evenflow.operate import NotFound
-from evenflow.operate.doctor import examine, examine_url
+from evenflow.operate.doctor import examine
+from evenflow.operate.doctor_url import examine_url
 from evenflow.sqlite_examine import disk, holders
 from evenflow.stores.sqlite_schema import own_migrations
+from tests.on_postgres import files_only
 
 ORDERS = Topic("orders", partitions=2)
 
@@ -98,6 +100,7 @@ def test_what_is_scheduled_is_listed_in_order_and_cancelled_by_its_name(tmp_path
 OURS = [each.name for each in own_migrations()]
 
 
+@files_only
 def test_a_plan_changes_nothing_and_tells_pending_applied_changed_and_gone(tmp_path: Path) -> None:
     async def states() -> list[tuple[str, str]]:
         app, settings = make(tmp_path)
@@ -124,6 +127,7 @@ def test_a_plan_changes_nothing_and_tells_pending_applied_changed_and_gone(tmp_p
     assert ("0002_done.sql", "pending") in asyncio.run(states())
 
 
+@files_only
 def test_a_migration_that_fails_is_told_with_file_and_line_and_those_before_it_stay(tmp_path: Path) -> None:
     async def main() -> None:
         app, settings = make(tmp_path)
@@ -176,6 +180,7 @@ def test_a_check_up_of_a_sound_system_changes_no_table(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+@files_only
 def test_a_store_of_before_is_told_left_alone_by_the_check_up_and_brought_up_to_date_by_a_start(tmp_path: Path) -> None:
     def tables() -> set[str]:
         return {row[0] for row in connection.execute("select name from sqlite_schema")}
@@ -196,6 +201,7 @@ def test_a_store_of_before_is_told_left_alone_by_the_check_up_and_brought_up_to_
     assert bad(asyncio.run(findings(app, settings))) == []
 
 
+@files_only
 def test_a_check_up_names_what_is_wrong_with_its_remedy(tmp_path: Path) -> None:
     """One after another: a group that nobody runs, an orphan, a pause, a new group, a lost log, a restored store."""
 
@@ -238,13 +244,14 @@ def test_a_check_up_names_what_is_wrong_with_its_remedy(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+@files_only
 def test_a_check_up_finds_a_damaged_file_and_one_of_another_kind(tmp_path: Path) -> None:
     async def main() -> None:
         app, settings = make(tmp_path)
         await ran(app, settings, *map(str, range(500)))
         log, store = tmp_path / "data" / "log.db", tmp_path / "data" / "billing.db"
-        assert bad(list(await examine_url(f"sqlite:///{log}", SystemClock()))) == []
-        assert bad(list(await examine_url(f"sqlite:///{store}", SystemClock()))) == []
+        assert bad([each async for each in examine_url(f"sqlite:///{log}", SystemClock())]) == []
+        assert bad([each async for each in examine_url(f"sqlite:///{store}", SystemClock())]) == []
         log.rename(tmp_path / "kept.db")
         (lost,) = bad(await findings(app, settings))
         assert lost.level == "wrong" and "log.db is not there" in lost.message and not log.exists()
@@ -255,7 +262,7 @@ def test_a_check_up_finds_a_damaged_file_and_one_of_another_kind(tmp_path: Path)
         found = await findings(app, settings)
         assert any(each.level == "wrong" and "is damaged" in each.message for each in found), found
         assert found[-1].message == "not looked at, for what is wrong above"
-        (wrong,) = [e for e in await examine_url(f"sqlite:///{__file__}", SystemClock()) if e.level == "wrong"]
+        (wrong,) = [each async for each in examine_url(f"sqlite:///{__file__}", SystemClock()) if each.level == "wrong"]
         assert "is no SQLite database" in wrong.message
 
     asyncio.run(main())
@@ -268,6 +275,7 @@ print("ready", flush=True); time.sleep(600)
 """
 
 
+@files_only
 def test_a_write_lock_that_is_held_is_told_with_its_holder(tmp_path: Path) -> None:
     app, settings = make(tmp_path)
     asyncio.run(ran(app, settings, "1"))

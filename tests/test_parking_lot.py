@@ -300,7 +300,7 @@ def test_history_and_counts_follow_a_renamed_group_and_go_with_a_dropped_one() -
     database = apsw.Connection(":memory:")
     for migration in own_migrations():
         database.execute(migration.sql)
-    sql = {name: re.sub(r"\$(\d+)", r"?\1", text) for name, text in load("store_sqlite").items()}
+    sql = {name: re.sub(r"\$(\d+)", r"?\1", text) for name, text in load("store", "store_sqlite").items()}
     for group, lane, offset in (("a", "k1", 1), ("a", "k1", 2), ("a", "#1/0/3", 3), ("b", "k1", 1)):
         row = (
             group,
@@ -485,7 +485,7 @@ def test_an_attempt_that_never_told_its_end_was_the_last_when_no_more_are_allowe
             (owned,) = loop_of(world, "shop.work").owned.values()
             place = (*owned.where, owned.next)
             await loop_of(world, "shop.work").parking.forewarn(
-                owned, "ka", (load("store_sqlite")["position_guard"], place)
+                owned, "ka", (load("store", "store_sqlite")["position_guard"], place)
             )
             assert [each for each, *_ in await history(world)] == [1, 2]
             await world.advance(100.0)
@@ -636,7 +636,7 @@ def test_nothing_on_the_running_path_walks_through_the_parking_lot() -> None:
     database = apsw.Connection(":memory:")
     for migration in own_migrations():
         database.execute(migration.sql)
-    sql = load("store_sqlite")
+    sql = load("store", "store_sqlite")
     by_lane = "USING PRIMARY KEY (group_name=? AND topic=? AND lane=?)"
     by_slot = "INDEX evenflow_parked_heads (group_name=? AND topic=? AND slot=?"
     by_place = "USING PRIMARY KEY (group_name=? AND topic=? AND lane=? AND generation=? AND offset=?)"

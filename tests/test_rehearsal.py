@@ -17,6 +17,7 @@ from evenflow.clock import Signal
 from evenflow.errors import Refused
 from evenflow.operate import Filter, Rehearsal
 from evenflow.running import Running
+from tests import on_postgres
 
 ORDERS = Topic("orders", partitions=2)
 GROUP = "billing.charge"
@@ -84,6 +85,7 @@ class Shop:
         for file in sorted(self.folder.rglob("*.db")):
             with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
                 found[str(file)] = list(connection.iterdump())
+        found |= on_postgres.dump(self.folder) if on_postgres.ON else {}
         assert len(found) == 3
         return found
 
@@ -134,7 +136,7 @@ def test_it_tells_which_would_pass_and_changes_nothing(tmp_path: Path) -> None:
         assert found.published == 2 * 4  # one now and one later, of each that passes
         assert [each.published for each in found.tried] == [2, 2, 2, 0, 2, 0]
         assert [(each.error_type, each.count) for each in found.alike()] == [("KeyError", 1), ("WriteFailed", 1)]
-        assert "UNIQUE" in found.alike()[1].error
+        assert "UNIQUE" in found.alike()[1].error.upper()
         shop.now = now
         async with shop.running() as running:  # and it is as it was told
             await operate.redrive(running, GROUP, "a", "ada")

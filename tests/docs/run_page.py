@@ -1,4 +1,4 @@
-"""Runs one page of the documentation from top to bottom in an empty folder: `python run_page.py PAGE FOLDER`.
+"""Runs one page of the documentation from top to bottom in an empty folder: `python run_page.py PAGE FOLDER [SHOWN=GIVEN …]`.
 
 A block that begins with `# name.py` (or `-- name.sql`) is that file; a `diff` block changes it. Other Python blocks are run in one module, with
 `await` where they like, as in `python -m asyncio`. A text block after Python is what it prints; a `console` block holds
@@ -29,9 +29,22 @@ from pathlib import Path
 from page_blocks import Block, begins, blocks, readable, same
 
 FILES = ("python", "sql", "toml", "ini", "yaml")
-NOT_RUN = ("pip install ", "python3 -m venv ", ". .venv/bin/activate", "make ", "uvicorn ", "evenflow run ")
+NOT_RUN = (
+    "pip install ",
+    "python3 -m venv ",
+    ". .venv/bin/activate",
+    "make ",
+    "uvicorn ",
+    "evenflow run ",
+    "evenflow conformance ",
+    "docker run ",
+    "kafka-acls.sh ",
+    "kafka-consumer-groups.sh ",
+)
 HOME, FOLDER = sys.argv[2], "/srv/shop"
 """Where the page runs, and what it calls that."""
+SERVERS = dict(each.split("=", 1) for each in sys.argv[3:])
+"""What a page calls its servers, and those that it runs with. What is shown as nothing is a prefix of names."""
 PATIENCE = 30.0
 WIDTH = 120
 
@@ -97,7 +110,7 @@ class Page:
                 if block.shown is None:
                     raise
                 print("".join(traceback.format_exception_only(error)).rstrip())
-        return printed.getvalue().replace(HOME, FOLDER)
+        return as_shown(printed.getvalue())
 
     def _console(self, block: Block) -> None:
         commands: list[list[str]] = []
@@ -126,7 +139,7 @@ class Page:
         return self._compare(block, shown, came, command)
 
     def _compare(self, block: Block, shown: str, came: str, what: str = "") -> bool:
-        if same(shown, came):
+        if same(as_shown(shown), came):
             return True
         self._say(block, f"{what or 'it'} printed\n---\n{readable(came).rstrip()}\n--- and not\n{shown.rstrip()}\n---")
         return False
@@ -181,7 +194,15 @@ def terminal(command: str, shown: str) -> tuple[str, int]:
 
 
 def _text(came: bytes) -> str:
-    return came.decode(errors="replace").replace(HOME, FOLDER)
+    return as_shown(came.decode(errors="replace"))
+
+
+def as_shown(text: str) -> str:
+    """What came, with the page's own words for where it runs."""
+    text = text.replace(HOME, FOLDER)
+    for shown, given in SERVERS.items():
+        text = text.replace(given, shown)
+    return text
 
 
 def main() -> int:
@@ -189,7 +210,10 @@ def main() -> int:
     os.chdir(HOME)
     sys.path.insert(0, HOME)
     page = Page(file.name)
-    page.run(blocks(file.read_text("utf-8")))
+    text = file.read_text("utf-8")
+    for shown, given in SERVERS.items():
+        text = text.replace(shown, given) if shown else text
+    page.run(blocks(text))
     for line in page.wrong:
         print(line)
     return 1 if page.wrong else 0

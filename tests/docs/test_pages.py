@@ -6,14 +6,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from page_blocks import blocks, same
 from reader_env import reader_env
 
+from tests import servers
+
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
+DATABASE, BROKER = "shop:secret@localhost/shop", "localhost:9092"
+"""What pages call their database of PostgreSQL, and their Kafka."""
 PAGES = ["../README.md"] + sorted(
     str(file.relative_to(DOCS))
     for file in DOCS.rglob("*.md")
@@ -24,7 +29,17 @@ PAGES = ["../README.md"] + sorted(
 def run(page: str, folder: Path) -> str:
     """What is wrong with the page."""
     command = [sys.executable, "-W", "error", str(HERE / "run_page.py"), str(DOCS / page), str(folder)]
-    done = subprocess.run(command, env=reader_env(), capture_output=True, text=True, timeout=120)
+    text, env = (DOCS / page).read_text("utf-8"), reader_env()
+    with (
+        servers.database("page") if DATABASE in text else nullcontext() as url,
+        servers.topics() if BROKER in text else nullcontext() as kafka,
+    ):
+        if url:
+            command += [f"{DATABASE}={url.partition('://')[2]}"]
+        if kafka:
+            command += [f"{BROKER}={kafka.bootstrap}", f"={kafka.prefix}"]
+            env |= {"EVENFLOW_TOPIC_PREFIX": kafka.prefix, "EVENFLOW_GROUP_PREFIX": kafka.prefix}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
 

@@ -15,6 +15,7 @@ from evenflow import App, Event, Service, Settings, Topic, Transaction
 from evenflow.clock import SystemClock
 from evenflow.engine import Partition
 from evenflow.running import Running
+from tests.on_postgres import SERIAL
 
 ORDERS = Topic("orders", partitions=1)
 SPREAD = Topic("spread", partitions=4)
@@ -39,7 +40,7 @@ class Bill(Event, type="bill", topic=BILLING, key="key"):
 PATIENCE = 60.0
 """Seconds that anything is waited for at most: little for a case that is to fail."""
 
-TABLE = "create table if not exists effects (id integer primary key autoincrement, key text, number integer)"
+TABLE = f"create table if not exists effects (id {SERIAL}, key text, number bigint)"
 EFFECT = "insert into effects (key, number) values ($1, $2)"
 
 

@@ -42,7 +42,10 @@ from evenflow.group import GroupLoop
 from evenflow.handler import Delivery
 from evenflow.parking import Parked, parked
 from evenflow.running import Running
+from evenflow.places import make_store
 from evenflow.sqlite_pace import CommitPace
+from evenflow.testing.attended import Waits, attended
+from tests import on_postgres
 
 STEPS = Topic("steps", partitions=2)
 TOLD = Topic("told", partitions=1)
@@ -58,12 +61,13 @@ class Told(Event, type="told", topic=TOLD, key="key"):
     number: int
 
 
-TABLE = """create table if not exists effects (id integer primary key autoincrement, kind text, key text,
-    number integer)"""
+TABLE = f"create table if not exists effects (id {on_postgres.SERIAL}, kind text, key text, number integer)"
 EFFECT = "insert into effects (kind, key, number) values ($1, $2, $3)"
 WRONG = "insert into effects (id, kind) values ($1, 'wrong')"
 OUTSIDE, WITH_TX = ("call", "guarded"), ("keep", "ship")
 STEAL = "update evenflow_position set fence = fence + 1 where group_name = $1"
+SERVER = 5.0
+"""Seconds that a server may take for an answer, before what is asked waits for somebody here."""
 PATIENCE = 600.0
 """Virtual seconds in which everything has to be through once the storm is over."""
 
@@ -202,6 +206,7 @@ class Storm:
         self.path = path
         self.open: list[Running] = []
         self.apps: list[App] = []
+        self.waits = Waits()
 
     async def start(self) -> None:
         """Another process."""
@@ -209,6 +214,8 @@ class Storm:
         settings = Settings.load({"folder": str(self.path), "lease": 3.0, "drain": 5.0}, env={}, cwd=str(self.path))
         running = Running(app, settings, self.clock, handle=["shop"])
         running.draw = lambda: 0.0
+        if on_postgres.ON:
+            running.make_store = lambda url, service, clock: attended(make_store(url, service, clock), self.waits)
         running.engines[settings.engine] = self.log
         app._running = running
         await self.meanwhile(running.open())
@@ -226,12 +233,15 @@ class Storm:
     # -- time -------------------------------------------------------------------------------------------------------
 
     async def turns(self) -> None:
-        """Until nobody can go on without time; who waits for another's transaction does so in real time."""
+        """Until nobody can go on without time; who waits for another's transaction, or a server, does so in real time."""
         loop: Any = asyncio.get_running_loop()
+        until = loop.time() + SERVER
         for _ in range(20_000):
             await asyncio.sleep(0)
             if not loop._ready:
-                if not any(map(_sleeps, loop._scheduled)):
+                if loop.time() >= until:
+                    self.waits.give_up()
+                if not self.waits.count and (on_postgres.ON or not any(map(_sleeps, loop._scheduled))):
                     return
                 await asyncio.sleep(0.001)
         raise AssertionError("somebody runs round and round")
@@ -449,6 +459,8 @@ def main() -> None:
     first, last = int(sys.argv[1]), int(sys.argv[2])
     logging.disable(logging.CRITICAL if last - first > 1 else logging.NOTSET)
     broken = []
+    if on_postgres.ON:
+        on_postgres.begin()
     for seed in range(first, last):
         try:
             asyncio.run(one(seed))
@@ -459,6 +471,8 @@ def main() -> None:
             print(f"seed {seed}: {type(error).__name__}: {str(error)[:600]}", flush=True)
             if last - first == 1:
                 raise
+    if on_postgres.ON:
+        on_postgres.end()
     print(f"{last - first} seeds, broken: {broken}")
 
 

@@ -17,7 +17,7 @@ from evenflow.engines import sqlite_reader
 from evenflow.engines.log_consumer import LogConsumer
 from evenflow.engines.sqlite import SqliteEngine
 from evenflow.engines.sqlite_log import LogFile
-from evenflow.engines.sqlite_packs import PackCache
+from evenflow.engines.packs import PackCache
 from evenflow.envelope import Envelope
 from evenflow.errors import Refused
 from evenflow.group import GroupLoop
@@ -25,6 +25,8 @@ from evenflow.ids import key_text, slot_of
 from evenflow.parking import Parking
 from evenflow.position import Marks
 from evenflow.stores.sqlite import SqliteStore
+from tests.on_postgres import files_only, store_class
+
 from . import stage
 from .planted import fails_without, must_fail, planted
 from .stage import (
@@ -203,6 +205,7 @@ def nobody_compares_stores(patch: Patch) -> None:
 
 
 @fails_without(nobody_compares_stores)
+@files_only
 def test_27_another_store_than_the_group_has_used_before_stops_it() -> None:
     async def test(path: Path) -> None:
         await handle(shop(Order), path, *numbers(1, 2, 3))
@@ -213,6 +216,7 @@ def test_27_another_store_than_the_group_has_used_before_stops_it() -> None:
 
 
 @fails_without(nobody_compares_stores)
+@files_only
 def test_27_a_store_that_was_restored_from_a_backup_stops_its_group() -> None:
     async def test(path: Path) -> None:
         await handle(shop(Order), path, *numbers(1, 2))
@@ -382,7 +386,7 @@ def test_29_offsets_rise_in_commit_order_so_a_reader_skips_nothing() -> None:
 def made_at_the_first_save(patch: Patch) -> None:
     """What a group's start meant is forgotten with the process."""
 
-    async def opened(self: SqliteStore) -> None:
+    async def opened(self: Any) -> None:
         await real(self)
         await self.transact(_forget)
 
@@ -390,8 +394,8 @@ def made_at_the_first_save(patch: Patch) -> None:
         await session.execute("delete from evenflow_position where next > 0 and last_id is null")
         await session.execute("delete from evenflow_group")
 
-    real = SqliteStore.open
-    patch.setattr(SqliteStore, "open", opened)
+    real = store_class().open
+    patch.setattr(store_class(), "open", opened)
 
 
 @fails_without(made_at_the_first_save)
@@ -450,7 +454,7 @@ def test_31_the_engines_copy_of_a_position_is_only_ever_behind() -> None:
             await eventually(lambda: any(offset > 0 for offset, _ in compared))
         assert all(offset <= kept for offset, kept in compared if kept is not None)
         async with opened(shop(Wide), path, handle=(), join=False) as running:
-            recalled = await (await running._engine(running.settings.engine)).recall("shop.keep")
+            recalled = await running.engine.recall("shop.keep")
             assert recalled is not None
             assert sum(recalled.positions.values()) == 300, "and it is told again when the group lets go"
 

@@ -20,6 +20,8 @@ from evenflow.engine import Engine, Outcome
 from evenflow.engines.memory import MemoryEngine
 from evenflow.engines.sqlite import SqliteEngine
 from evenflow.stores.sqlite import SqliteStore
+from tests.on_postgres import store_class
+
 from .stage import EFFECT, Order, case, drained, effects, eventually, in_partition, opened, publishing, shop
 
 LATEST = Topic("latest", partitions=1, compacted=True)
@@ -233,7 +235,7 @@ def test_stores_and_engines_are_closed_where_a_provider_fails_at_its_end() -> No
         with pytest.raises(RuntimeError, match="gone already"):
             async with opened(app, path) as running:
                 store = running.stores["shop"]
-        assert isinstance(store, SqliteStore)
+        assert isinstance(store, store_class())
         assert store._open is None
 
     case(test)

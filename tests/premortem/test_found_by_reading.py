@@ -14,6 +14,8 @@ from evenflow.errors import PublishUnknown
 from evenflow.ids import slot_of
 from evenflow.position import PROCESS_PREFIX, Marks
 from evenflow.testing import World
+from tests.on_postgres import MEMORY_SERIAL, SERIAL
+
 from .events import Placed, loop_of, placed, run, until
 from .stage import EFFECT, TABLE, Order, case, drained, effects, eventually, opened
 
@@ -85,7 +87,7 @@ def test_what_follows_an_event_that_waits_for_a_place_waits_too_where_each_has_i
             tx.write(EFFECT, event.key, event.number)
 
         async with testing.world(App(service)) as world:
-            await made(world, TABLE)
+            await made(world, TABLE.replace(SERIAL, MEMORY_SERIAL))
             await world.publish(*placed(*"abcdef"))
             well = True
             await world.advance(5.0)
@@ -122,7 +124,7 @@ def test_an_event_that_ended_its_process_is_not_taken_where_it_cannot_be_parked(
             tx.write(EFFECT, event.key, event.number)
 
         async with testing.world(App(service)) as world:
-            await made(world, TABLE)
+            await made(world, TABLE.replace(SERIAL, MEMORY_SERIAL))
             owned = loop_of(world, "shop.keep").owned[ONE]
             owned.claims, owned.trying = 4, 0
             await world.publish(*placed("a"))

@@ -6,11 +6,13 @@ import asyncio
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from evenflow import App, Service, Transaction
-from evenflow.stores.sqlite import SqliteStore
+from tests.on_postgres import store_class
+
 from .planted import must_fail
 from .stage import EFFECT, Order, drained, drive, effects, ended, eventually, folder, in_child, opened, publishing
 
@@ -109,16 +111,20 @@ def ended_by_now(pid: int) -> bool:
 
 def fence_ignored(patch: pytest.MonkeyPatch) -> None:
     """Every transaction of a partition goes through, whoever owns it now."""
-    real = SqliteStore.open
+    kind = store_class()
+    real = kind.open
 
-    async def loose(self: SqliteStore) -> None:
+    async def loose(self: Any) -> None:
         await real(self)
         sql = dict(self.sql)
         for name in ("position_guard", "position_move"):
-            sql[name] = sql[name].replace("fence = $6", "$6 is not null").replace("and next = $7", "and $7 is not null")
-        self.sql = sql  # type: ignore[misc]
+            sql[name] = sql[name].replace("fence = $6", f"{given('$6')}").replace("and next = $7", f"and {given('$7')}")
+        self.sql = sql
 
-    patch.setattr(SqliteStore, "open", loose)
+    def given(value: str) -> str:
+        return f"cast({value} as bigint) is not null"
+
+    patch.setattr(kind, "open", loose)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -196,7 +196,7 @@ def test_a_process_that_led_before_asks_for_nothing_any_more() -> None:
         await parked(path)
         name = await ask(path, Pace(batch=5, rate=1.0))
         async with opened(shop(set()), path) as running:
-            await until(running, "select min(asked > 1) from evenflow_operation", 1)
+            await until(running, "select min(case when asked > 1 then 1 else 0 end) from evenflow_operation", 1)
             owned = running.outboxes["shop"].owned
             assert owned is not None
             await operate.pause_operation(running, name, "ann")

@@ -447,7 +447,7 @@ def test_17_a_newer_version_waits_until_this_code_is_up_to_date() -> None:
         async with testing.world(app) as world:
             await append_raw(world, "one", "placed", b'{"key": "a", "colour": "red"}', key="a", version=2)
             await world.publish(*placed("a", "b"))
-            await world.advance(86400.0)
+            await world.advance(4 * 3600.0)
             assert sorted(seen) == ["chunks b", "lanes b", "lists b"]
             heads = [parked for parked in await world.parked() if not parked.behind]
             assert [head.error_type for head in heads] == ["NewerVersion"] * 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,8 @@ def no_compare_and_set(patch: pytest.MonkeyPatch) -> None:
     real = Schedules.step
 
     async def step(self: Schedules, owned: Owned) -> float:
-        moves = self._store.sql["schedule_move"].replace("and next_due is $2", "and $2 = $2")
+        anything = "and cast($2 as double precision) is not null"
+        moves = re.sub(r"and next_due is (not distinct from )?\$2", anything, self._store.sql["schedule_move"])
         self._store.sql = {**self._store.sql, "schedule_move": moves}  # type: ignore[misc]
         return await real(self, owned)
 
