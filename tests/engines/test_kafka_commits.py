@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Iterable
 
 from evenflow.clock import SystemClock
-from evenflow.engine import Partition
+from evenflow.engine import Partition, Told
 from evenflow.errors import EvenflowError
 from evenflow.places import make_engine
 from evenflow.topic import Topic
@@ -60,3 +61,39 @@ def test_groups_are_remembered_through_cuts() -> None:
                 await engine.close()
 
         asyncio.run(cut())
+
+
+def test_of_a_group_only_partitions_are_asked_for_that_may_be_its_own() -> None:
+    async def main() -> None:
+        engines = [make_engine(f"kafka://{at.bootstrap}?allow_unsafe=single", SystemClock()) for _ in range(2)]
+        teller, asker = engines
+        for each in engines:
+            await each.open()
+        try:
+            mine, other, group = f"{at.prefix}mine", f"{at.prefix}other", f"{at.prefix}g"
+            await teller.declare(Topic(mine, partitions=1))
+            await teller.declare(Topic(mine, partitions=2))
+            await teller.declare(Topic(other, partitions=1))
+            await teller.told(group, "store", {Partition(mine, 1, 0): 3, Partition(mine, 2, 1): 4})
+            await teller._groups.settle()
+            asked: dict[str, set[tuple[str, int]]] = {}
+            commits = asker._groups._commits
+            of = commits.of
+
+            async def seen(name: str, names: Iterable[tuple[str, int]]) -> object:
+                asked[name] = {*names}
+                return await of(name, asked[name])
+
+            commits.of = seen
+            told = {Partition(mine, 1, 0): 3, Partition(mine, 2, 1): 4}
+            assert (await asker.readers(mine)) == {group: told}
+            known = {(mine, 0), (f"{mine}--2", 0), (f"{mine}--2", 1), ("evenflow--marks", 0)}
+            assert asked[group] == known
+            assert await asker.recall(group) == Told("store", told)
+            assert known | {(other, 0)} <= asked[group]
+        finally:
+            for each in engines:
+                await each.close()
+
+    with servers.topics() as at:
+        asyncio.run(main())

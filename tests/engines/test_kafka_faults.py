@@ -4,11 +4,11 @@ import asyncio
 import time
 
 import pytest
-
-pytest.importorskip("confluent_kafka")
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import OffsetSpec
 
 from evenflow.clock import SystemClock
-from evenflow.engine import Outcome
+from evenflow.engine import Outcome, Partition
 from evenflow.errors import EngineUnavailable
 from evenflow.places import make_engine
 from evenflow.testing.engine_kit import SIZE, beginning, event, reader
@@ -112,3 +112,47 @@ def test_connections_cut_and_half_open(broker):
 def test_answers_that_are_lost(broker):
     with broker.proxied() as proxy:
         asyncio.run(through(proxy.address, lambda: proxy.swallow(up=False), proxy.heal, 6.0, deadline=3))
+
+
+def test_leaders_are_elected_anew(broker):
+    """A client that has asked for offsets goes by the epoch of the leader that it knew, and is refused for ever."""
+
+    async def main():
+        engine = make_engine(f"kafka://{broker.address}?allow_unsafe=single", SystemClock())
+        await engine.open()
+        log = await engine.declare(Topic(f"t{time.monotonic_ns()}", partitions=1))
+        partition, admin = Partition(log.topic, 1, 0), broker.admin()
+        before = await engine.bounds(partition)
+        elected = await asyncio.to_thread(a_new_leader, broker, admin, log.topic)
+        async with asyncio.timeout(SOON):
+            assert await engine.bounds(partition) == before
+        await engine.close()
+        assert elected, "no leader was elected in several trials, or the library asks for its epoch by now"
+
+    asyncio.run(main())
+
+
+def a_new_leader(broker, admin, topic):
+    """Freeze the broker until its lease with the controller is over. Whether a client that knew it is refused now."""
+    for _ in range(6):
+        said = asked(admin, topic)
+        broker.freeze()
+        time.sleep(2.5)  # broker.session.timeout.ms and some
+        broker.thaw()
+        until = time.monotonic() + 3.0
+        while said is None and time.monotonic() < until:
+            time.sleep(0.05)
+            said = asked(admin, topic)
+        if said == KafkaError.FENCED_LEADER_EPOCH:
+            return True
+    return False
+
+
+def asked(admin, topic):
+    """The code of the error that a question for the topic's end meets."""
+    (future,) = admin.list_offsets({TopicPartition(topic, 0): OffsetSpec.latest()}).values()
+    try:
+        future.result(10)
+    except KafkaException as error:
+        return error.args[0].code()
+    return None

@@ -6,8 +6,6 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-pytest.importorskip("confluent_kafka")
-
 from evenflow.clock import SystemClock
 from evenflow.engines import kafka_feeds
 from evenflow.places import make_engine
@@ -102,6 +100,35 @@ def test_a_partition_that_nobody_takes_holds_up_no_other(kafka, monkeypatch):
                 assert (batch.partition, numbers([batch])) == (second, [n])
             group.resume(first)
             assert numbers(await take(group, 5000)) == list(range(1, 5001))
+
+    asyncio.run(main())
+
+
+def test_many_partitions_that_nobody_takes_hold_up_no_other(kafka, monkeypatch):
+    """More than may be set aside."""
+    monkeypatch.setattr(kafka_feeds, "EVENTS", 1000)
+
+    async def main():
+        async with opened(kafka, 8) as (engine, log):
+            *others, last = log.partitions(1)
+            group = await reader(engine, beginning(log))
+            await store(engine, log.topic, [event(0, slot=n) for n in range(8)])
+            await take(group, 8)
+            for each in others:
+                group.pause(each)
+            await store(engine, log.topic, [event(n, slot=slot) for slot in range(7) for n in range(1, 2001)])
+            for n in range(1, 4):
+                await store(engine, log.topic, [event(n, slot=7)])
+                (batch,) = await take(group, 1)
+                assert (batch.partition, numbers([batch])) == (last, [n])
+            held = sum(feed.events for each in engine._feeds.readers for feed in each.feeds.values())
+            assert held < 4 * 1000 + 500 * 5, "what is read ahead is bounded"
+            for each in others:
+                group.resume(each)
+            found = await take(group, 7 * 2000)
+            for each in others:
+                mine = [number for batch in found if batch.partition == each for number in numbers([batch])]
+                assert mine == list(range(1, 2001))
 
     asyncio.run(main())
 

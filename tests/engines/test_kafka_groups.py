@@ -2,8 +2,6 @@
 
 import pytest
 
-pytest.importorskip("confluent_kafka")
-
 from confluent_kafka import KafkaError, KafkaException
 
 from evenflow.engines.kafka_commits import Commits

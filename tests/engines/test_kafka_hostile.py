@@ -6,8 +6,6 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-pytest.importorskip("confluent_kafka")
-
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import NewPartitions, NewTopic
 
@@ -115,6 +113,11 @@ def test_tls_against_plain(kafka):
 
 def test_a_certificate_that_nobody_trusts(kafka):
     assert "ca=" in asyncio.run(refused(f"kafka://{servers.kafka().tls}?allow_unsafe=single&tls=true"))
+
+
+@pytest.mark.parametrize("option", ["ca", "certificate", "key"])
+def test_a_file_that_is_not_there(option):
+    assert f"ssl.{option}." in asyncio.run(refused(f"kafka://127.0.0.1:1?tls=true&{option}=/not-there"))
 
 
 @pytest.mark.parametrize("mechanism", ["plain", "scram-sha-256", "scram-sha-512"])
@@ -269,6 +272,23 @@ def test_the_broker_may_have_a_smaller_limit_than_was_known(kafka, admin):
                 outcomes = await engine.append(log.topic, [event(2, data=b"x" * 90_000)])
             assert outcomes == [Outcome.REFUSED] and "50,000" in engine.trouble
             assert await engine.append(log.topic, [event(3)]) == [Outcome.STORED]
+
+    asyncio.run(main())
+
+
+def test_larger_records_and_all_compressions_where_the_url_says_so(kafka):
+    async def main():
+        topic = Topic(name(kafka, "squeezed"), partitions=1)
+        for n, codec in enumerate(("none", "lz4", "zstd", "snappy", "gzip")):
+            async with opened(kafka, f"&max_bytes=3000000&compression={codec}") as engine:
+                log = await engine.declare(topic)
+                await store(engine, log.topic, [event(n, data=b"x" * 2_000_000)])
+        async with opened(kafka) as engine:
+            found = await take(await reader(engine, beginning(log)), 5)
+            assert [len(data) for batch in found for data in batch.envelopes.data] == [2_000_000] * 5
+        files = (servers.kafka().folder / "data" / f"{topic.name}-0").glob("*.log")
+        size = sum(each.stat().st_size for each in files)
+        assert 2_000_000 < size < 2_500_000, "all but the first are squeezed"
 
     asyncio.run(main())
 

@@ -4,8 +4,6 @@ import zlib
 
 import pytest
 
-pytest.importorskip("confluent_kafka")
-
 from evenflow.engine import Partition
 from evenflow.engines.kafka_records import Place, Records, headers_of, runs_of
 from evenflow.envelope import Envelope

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from evenflow.checkup import Finding
 from evenflow.clock import Clock
 from evenflow.engine import Backlog, Bounds, Capabilities, Consumer, Log, Outcome, Partition, Told
 from evenflow.engines.kafka_appends import Appends
-from evenflow.engines.kafka_client import ASK, Client, KafkaError
+from evenflow.engines.kafka_client import Client, KafkaError
 from evenflow.engines.kafka_consumer import KafkaConsumer
 from evenflow.engines.kafka_examine import examine, verify
 from evenflow.engines.kafka_feeds import Feed, Feeds
@@ -109,9 +108,7 @@ class KafkaEngine:
         return await self._groups.recall(group)
 
     async def groups(self) -> Sequence[str]:
-        asking = self._client.admin.list_consumer_groups(request_timeout=ASK)
-        listed: Any = await self._client.ask(asking, "which groups are there")
-        return sorted(each.group_id for each in listed.valid)
+        return await self._client.groups()
 
     async def readers(self, topic: str) -> Mapping[str, Mapping[Partition, int]]:
         return await self._groups.readers(topic)

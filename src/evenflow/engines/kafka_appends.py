@@ -173,9 +173,7 @@ class Appends:
         except EvenflowError as error:
             self.trouble = str(error)
         finally:
-            stream.moving = False
-            waiting, stream.refused, stream.later = [*stream.refused, *stream.later], [], []
-            asyncio.get_running_loop().call_soon(_go_on, waiting)  # behind us, who were the first
+            asyncio.get_running_loop().call_soon(_go_on, stream)  # behind us, who were the first
 
 
 def _prefixes(envelopes: Sequence[Envelope], limit: int) -> list[int] | None:
@@ -198,7 +196,12 @@ async def _behind(line: list[asyncio.Future[None]]) -> None:
     await mine
 
 
-def _go_on(waiting: Sequence[asyncio.Future[None]]) -> None:
+def _go_on(stream: _Stream) -> None:
+    """Let those go on who wait. Who comes before they have gone waits behind them."""
+    waiting, stream.refused, stream.later = [*stream.refused, *stream.later], [], []
+    stream.moving = bool(waiting)
     for each in waiting:
         if not each.done():
             each.set_result(None)
+    if waiting:
+        asyncio.get_running_loop().call_soon(_go_on, stream)

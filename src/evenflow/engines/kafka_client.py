@@ -89,8 +89,11 @@ class Client:
             if hear is not None:
                 hear(error)
 
+        return self._made(getattr(library, kind), {**settings, "error_cb": heard})
+
+    def _made(self, kind: Callable[[dict[str, Any]], Any], settings: Mapping[str, Any]) -> Any:
         try:
-            return getattr(library, kind)({**self._settings, **settings, "error_cb": heard, "logger": self})
+            return kind({**self._settings, **settings, "logger": self})
         except KafkaException as error:
             reason = error.args[0].str() if error.args else str(error)
             raise Refused(
@@ -101,8 +104,7 @@ class Client:
     def admin(self) -> Any:
         """The library's client for questions and orders about topics and groups."""
         if self._admin is None:
-            settings: dict[str, Any] = {**self._settings, "error_cb": self._heard, "logger": self}
-            self._admin = administration.AdminClient(settings)
+            self._admin = self._made(administration.AdminClient, {"error_cb": self._heard})
         return self._admin
 
     def log(self, level: int, text: str, *parts: object) -> None:
@@ -180,6 +182,19 @@ class Client:
         """The names of all topics that this user may see."""
         found = await self.in_thread(lambda: self.admin.list_topics(timeout=ASK), "which topics are there")
         return list(found.topics)
+
+    async def groups(self) -> list[str]:
+        """The names of all groups that this user may see."""
+        asking = self.admin.list_consumer_groups(request_timeout=ASK)
+        found: Any = await self.ask(asking, "which groups are there")
+        return sorted(each.group_id for each in found.valid)
+
+    async def copies(self) -> int:
+        """How many copies a new topic gets."""
+        if self.options.replication:
+            return self.options.replication
+        found: Any = await self.ask(self.admin.describe_cluster(request_timeout=ASK), "which brokers are there")
+        return min(3, len(found.nodes))
 
     async def make_topic(self, name: str, partitions: int, copies: int, config: Mapping[str, str]) -> None:
         """Make a topic, unless it is there."""

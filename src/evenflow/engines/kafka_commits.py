@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from evenflow.engines.kafka_client import ASK, Client, KafkaError, KafkaException, TopicPartition, reason_of, translated
+from evenflow.engines.kafka_peek import Name
 from evenflow.errors import EngineUnavailable
 
 T = TypeVar("T")
@@ -40,13 +41,12 @@ class Commits:
         self._closed = False
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="evenflow-kafka-commits")
 
-    async def of(self, group: str) -> list[TopicPartition]:
-        """Every offset that is kept of this group, with its metadata. Raises `EngineUnavailable`."""
+    async def of(self, group: str, names: Iterable[Name]) -> list[TopicPartition]:
+        """The offsets that are kept of this group in these partitions, with metadata. Raises `EngineUnavailable`."""
+        wanted = [TopicPartition(*each) for each in names]
 
         def ask(consumer: Any) -> list[TopicPartition]:
-            topics = consumer.list_topics(timeout=SLICE).topics
-            wanted = [TopicPartition(name, n) for name, each in topics.items() for n in each.partitions]
-            found = consumer.committed(wanted, timeout=SLICE) if wanted else []
+            found = consumer.committed(wanted, timeout=SLICE)
             return [each for each in found if each.error is None and each.offset >= 0]
 
         return await self._asked(group, ask, f"how far is the group {group!r}")

@@ -123,6 +123,7 @@ class Reader:
         self.feeds: dict[Partition, Feed] = {}
         self.arrivals = 0
         self.full = False
+        self._heaped = False
         self._turn = 0
         self._by_name: dict[Name, Feed] = {}
 
@@ -165,9 +166,9 @@ class Reader:
                 aside, aside_bytes = aside + feed.events, aside_bytes + feed.bytes
             else:
                 events, bytes_ = events + feed.events, bytes_ + feed.bytes
-        full = events >= EVENTS or bytes_ >= SIZE
-        self.thread.may(not full and aside < SET_ASIDE * EVENTS and aside_bytes < SET_ASIDE * SIZE)
-        self.full = full
+        self._heaped = aside >= SET_ASIDE * EVENTS or aside_bytes >= SET_ASIDE * SIZE
+        self.full = self._heaped or events >= EVENTS or bytes_ >= SIZE
+        self.thread.may(not self.full)
 
     def hungry(self) -> list[Feed]:
         """Feeds that have given everything, and are waited for."""
@@ -180,18 +181,21 @@ class Reader:
         ]
 
     def make_room(self, hungry: Sequence[Cursor]) -> None:
-        """Somebody waits, and the thread may not read: set the largest feeds aside, or part who is slow from them."""
-        if not self.full:
-            return
-        fattest = max((feed for feed in self.feeds.values() if not feed.aside), key=lambda feed: feed.bytes)
-        if any(cursor.feed is fattest for cursor in hungry):
-            for cursor in [each for each in fattest.cursors if each.offset < fattest.end]:
-                self._feeds.move(cursor)
-            fattest.forget()
-        else:
-            fattest.aside = True
-            self.thread.pause(fattest.place, on=True)
-        self.regulate()
+        """Somebody waits, and the thread may not read: set the largest feeds aside, or part who is slow from them.
+
+        Where too much is set aside, the largest of that is let go, and read once more when it is wanted.
+        """
+        while self.full:
+            heaped = self._heaped
+            fattest = max((feed for feed in self.feeds.values() if feed.aside == heaped), key=lambda feed: feed.bytes)
+            if heaped or any(cursor.feed is fattest for cursor in hungry):
+                for cursor in [each for each in fattest.cursors if each.offset < fattest.end]:
+                    self._feeds.detach(cursor) if heaped else self._feeds.move(cursor)
+                fattest.forget()
+            else:
+                fattest.aside = True
+                self.thread.pause(fattest.place, on=True)
+            self.regulate()
 
     def rebuild(self) -> None:
         """Another thread with another client in the place of one that stands still."""

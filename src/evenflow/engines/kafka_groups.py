@@ -8,15 +8,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from evenflow.engine import Partition, Told
-from evenflow.engines.kafka_client import ASK, Client, TopicPartition
+from evenflow.engines.kafka_client import Client, TopicPartition
 from evenflow.engines.kafka_commits import Commits
 from evenflow.engines.kafka_marks import MARKS, Marks
+from evenflow.engines.kafka_peek import Name
 from evenflow.errors import EvenflowError
 
 NO_TOPIC = Partition("", 0, 0)
+MARK = (MARKS, 0)
 AGAIN = 86_400.0
 """Seconds after which what was told is told again: brokers forget offsets that nobody repeats, after a week."""
 
@@ -43,6 +45,10 @@ class Names(Protocol):
 
     async def name_of(self, partition: Partition) -> str:
         """The topic of Kafka that this partition is of."""
+        ...
+
+    async def partitions(self, topic: str | None = None) -> Mapping[Name, Partition]:
+        """By where they are on Kafka, the partitions of one topic, or of all that are known."""
         ...
 
 
@@ -101,17 +107,16 @@ class Groups:
 
     async def recall(self, group: str) -> Told | None:
         """What is kept of this group, or None. What is on its way there counts as kept."""
+        return await self._recalled(group, await self._names.partitions())
+
+    async def _recalled(self, group: str, known: Mapping[Name, Partition]) -> Told | None:
         mine = self._groups.get(group) or _Group()
         coming, store = dict(mine.positions), mine.store
-        found = {(each.topic, each.partition): each for each in await self._commits.of(group)}
-        mark = found.pop((MARKS, 0), None)
+        found = {(each.topic, each.partition): each for each in await self._commits.of(group, [*known, MARK])}
+        mark = found.pop(MARK, None)
         if mark is None and not coming:
             return None
-        names = await self._marks.names()
-        positions = {}
-        for (name, number), each in found.items():
-            topic, generation = names.get(name, (name, 1))
-            positions[Partition(topic, generation, number)] = each.offset
+        positions = {known[name]: each.offset for name, each in found.items()}
         if mark is not None and mark.offset:
             positions[NO_TOPIC] = mark.offset - 1
         if mark is not None and not coming:
@@ -121,12 +126,11 @@ class Groups:
     async def readers(self, topic: str) -> dict[str, dict[Partition, int]]:
         """See `Engine.readers`."""
         await self.settle()
-        listed: Any = await self._client.ask(
-            self._client.admin.list_consumer_groups(request_timeout=ASK), "which groups are there"
-        )
-        names = sorted(each.group_id for each in listed.valid)
+        known = await self._names.partitions(topic)
+        names = await self._client.groups() if known else []
+        recalled = await asyncio.gather(*(self._recalled(name, known) for name in names))
         found = {}
-        for name, told in zip(names, await asyncio.gather(*map(self.recall, names)), strict=True):
+        for name, told in zip(names, recalled, strict=True):
             mine = {} if told is None else {key: n for key, n in told.positions.items() if key.topic == topic}
             if told is not None and told.store and mine:
                 found[name] = mine

@@ -56,9 +56,13 @@ class Marks:
 
     async def of(self, topic: str) -> Mark | None:
         """The mark of a topic as it is now."""
+        return (await self.all()).get(topic)
+
+    async def all(self) -> Mapping[str, Mark]:
+        """The marks of all topics as they are now."""
         async with self._turn:
             await self._refresh()
-        return self._found.get(topic)
+        return self._found
 
     async def names(self) -> Mapping[str, tuple[str, int]]:
         """By names on Kafka, topics and generations of ours; one that is not in it is generation 1 of itself."""
@@ -78,11 +82,7 @@ class Marks:
     async def make(self) -> None:
         """Make the topic of marks, unless it is there."""
         if not self._made:
-            described: Any = await self._client.ask(
-                self._client.admin.describe_cluster(request_timeout=ASK), "which brokers are there"
-            )
-            copies = self._client.options.replication or min(3, len(described.nodes))
-            await self._client.make_topic(MARKS, 1, copies, {"cleanup.policy": "compact"})
+            await self._client.make_topic(MARKS, 1, await self._client.copies(), {"cleanup.policy": "compact"})
             self._made = True
 
     async def _refresh(self) -> None:
@@ -90,6 +90,7 @@ class Marks:
             high = (await self._peek.offsets([(MARKS, 0)], administration.OffsetSpec.latest()))[MARKS, 0]
         except Missing:
             self._found.clear()
+            self._next = 0
             return
         if high < self._next:  # made anew
             self._found.clear()

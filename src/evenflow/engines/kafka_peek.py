@@ -22,11 +22,16 @@ from evenflow.engines.kafka_options import reader_settings
 
 Name = tuple[str, int]
 
-
 _NOT_THERE = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION, KafkaError._NOENT)
-
-
-_MOVING = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.KAFKA_STORAGE_ERROR)
+_MOVING = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.KAFKA_STORAGE_ERROR,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.OFFSET_NOT_AVAILABLE,
+)
+"""What a broker says that is about to become a partition's leader, or has just ceased to be."""
 
 
 class Missing(Exception):
@@ -80,11 +85,12 @@ class Peek:
                 raise self._client.unavailable(what) from error
             except KafkaException as error:
                 code = reason_of(error).code()
-                if code in _NOT_THERE and key.topic not in await self._client.described([key.topic]):
+                if code not in _NOT_THERE and code not in _MOVING:
+                    raise translated(error, what, self._client) from error
+                there = await self._client.described([key.topic])  # the library goes by the leaders it knew, else
+                if code in _NOT_THERE and key.topic not in there:
                     raise Missing from error
-                if code in _NOT_THERE or code in _MOVING:
-                    raise _Moving from error
-                raise translated(error, what, self._client) from error
+                raise _Moving from error
         return found
 
     async def through(self, starts: Mapping[Name, int], look: Callable[[Any], bool]) -> None:

@@ -8,27 +8,24 @@ while no broker can be reached waits outside of the library; if it waits too lon
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from evenflow.clock import Clock, Signal
 from evenflow.engine import Outcome
 from evenflow.engines.kafka_client import Client, KafkaError, KafkaException, reason_of
-from evenflow.engines.kafka_options import producer_settings
 from evenflow.engines.kafka_records import headers_of
+from evenflow.engines.kafka_reports import CLOSING, Call, Reports
 from evenflow.envelope import Envelope
 from evenflow.topic import Topic
 
-POLL = 0.1
 LOOK = 0.5
 """Seconds between two looks at the deadline, while anything is under way."""
 RECORDS = 100_000
 SIZE = 128 << 20
 """What may be under way at once; more waits for its turn."""
-CLOSING = 2.0
 
 _SURELY_NOT = frozenset(
     {
@@ -46,20 +43,6 @@ _SURELY_NOT = frozenset(
     }
 )
 """What the broker answers for a record that it has not stored."""
-
-
-class Call:
-    """One append: how many of its records are still open, and what became of each."""
-
-    __slots__ = ("began", "count", "errors", "future", "left", "size")
-
-    def __init__(self, count: int, size: int, began: float) -> None:
-        self.count = count
-        self.left = count
-        self.size = size
-        self.began = began
-        self.errors: dict[int, KafkaError] = {}
-        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
 class Lost(Exception):
@@ -84,15 +67,14 @@ class Producer:
     def __init__(self, client: Client, clock: Clock) -> None:
         self._client = client
         self._clock = clock
-        self._loop = asyncio.get_running_loop()
         self._calls: dict[Call, None] = {}
         self._records = 0
         self._bytes = 0
-        self._turns: deque[asyncio.Future[None]] = deque()
+        self._turns: deque[Signal] = deque()
         self._up = Signal()
         self._up.set()
         self._closed = False
-        self._reports = _Reports(self)
+        self._reports = Reports(self, client)
         self._look: Any = None
         self.rebuilt = 0
         """How often the producer was thrown away."""
@@ -102,7 +84,7 @@ class Producer:
         if not envelopes:
             return [], None
         size = sum([len(each.data) for each in envelopes])
-        free = not self._turns and self._up.is_set() and self._room(size)
+        free = not self._turns and self._up.is_set() and self._room(size) and not self._closed
         if not free and not await self._turn(size):
             return [Outcome.REFUSED] * len(envelopes), None
         call = Call(len(envelopes), size, self._clock.monotonic())
@@ -122,6 +104,8 @@ class Producer:
         while self._calls and self._clock.monotonic() < until and self._up.is_set():
             await self._clock.sleep(0.005)
         self._closed = True
+        for turn in self._turns:
+            turn.set()
         self._give_up()
         self._reports.stop()
         await asyncio.to_thread(self._reports.join)
@@ -133,26 +117,27 @@ class Producer:
 
     async def _turn(self, size: int) -> bool:
         """Wait for our turn, behind those who came before; False when it has not come before the deadline."""
-        mine: asyncio.Future[None] = self._loop.create_future()
+        mine = Signal()
         self._turns.append(mine)
-        timer = self._clock.call_later(self._client.options.deadline, partial(_end, mine))
+        until = self._clock.monotonic() + self._client.options.deadline
         try:
-            while not mine.done():
+            while not self._closed:
                 if self._turns[0] is mine and self._up.is_set() and self._room(size):
                     return True
-                self._changed = self._loop.create_future()
-                await asyncio.wait((mine, self._changed), return_when=asyncio.FIRST_COMPLETED)
+                left = until - self._clock.monotonic()
+                if left <= 0:
+                    break
+                mine.clear()
+                await self._clock.wait(mine, left)
             return False
         finally:
-            timer.cancel()
             self._turns.remove(mine)
             self._next()
 
-    _changed: asyncio.Future[None] | None = None
-
     def _next(self) -> None:
-        if self._changed is not None and not self._changed.done():
-            self._changed.set_result(None)
+        """Who is first in the line is to look whether it is its turn."""
+        if self._turns:
+            self._turns[0].set()
 
     def _begin(self, call: Call) -> None:
         self._calls[call] = None
@@ -191,17 +176,18 @@ class Producer:
             except BufferError:
                 self._reports.refused(call, index, KafkaError(KafkaError._QUEUE_FULL))
 
-    def settled(self, reports: _Reports, calls: Sequence[Call], fatal: bool) -> None:
+    def settled(self, reports: Reports, calls: Sequence[Call], fatal: bool) -> None:
         """These are over, as the thread of reports has found."""
         for call in calls:
             self._end(call, None)
         if calls:
             self._client.answered()
+            self.reachable(reports, True)
         if fatal and not self._closed and reports is self._reports:
             self._rebuild()
         self._next()
 
-    def reachable(self, reports: _Reports, up: bool) -> None:
+    def reachable(self, reports: Reports, up: bool) -> None:
         """A broker has answered, or none can be reached. What was thrown away has no say."""
         if reports is not self._reports:
             return
@@ -224,7 +210,7 @@ class Producer:
 
     def _rebuild(self) -> None:
         self.rebuilt += 1
-        old, self._reports = self._reports, _Reports(self, down=not self._up.is_set())
+        old, self._reports = self._reports, Reports(self, self._client, down=not self._up.is_set())
         old.stop()
         self._give_up()
         self._next()
@@ -232,86 +218,6 @@ class Producer:
     def _give_up(self) -> None:
         for call in list(self._calls):
             self._end(call, Lost())
-
-
-class _Reports:
-    """One producer of the library, and the thread that collects its reports.
-
-    `down`: no broker could be reached before. Then it asks until one answers, as after it has found so itself.
-    """
-
-    def __init__(self, owner: Producer, *, down: bool = False) -> None:
-        self._owner = owner
-        self._loop = owner._loop
-        self._done: list[Call] = []
-        self._fatal = False
-        self._down = down
-        self._ended = False
-        self._refusals: deque[tuple[Call, int, KafkaError]] = deque()
-        self.producer = owner._client.made("Producer", producer_settings(owner._client.options), self._heard)
-        self._thread = threading.Thread(target=self._run, name="evenflow-kafka-reports", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the thread; what is under way is dropped."""
-        self._ended = True
-
-    def join(self) -> None:
-        self._thread.join(CLOSING)
-
-    def refused(self, call: Call, index: int, error: KafkaError) -> None:
-        """The library has not taken a record: reported like the others, by the thread."""
-        self._refusals.append((call, index, error))
-
-    # In the thread.
-
-    def reported(self, call: Call, index: int, error: KafkaError | None, _: Any) -> None:
-        if error is not None:
-            call.errors[index] = error
-        call.left -= 1
-        if not call.left:
-            self._done.append(call)
-
-    def _heard(self, error: KafkaError) -> None:
-        if error.fatal():
-            self._fatal = True
-        if error.code() == KafkaError._ALL_BROKERS_DOWN and not self._down:
-            self._down = True
-            self._tell(partial(self._owner.reachable, self, False))
-
-    def _run(self) -> None:
-        producer, refusals = self.producer, self._refusals
-        while not self._ended:
-            producer.poll(POLL)
-            while refusals:
-                call, index, error = refusals.popleft()
-                self.reported(call, index, error, None)
-            if self._done or self._fatal:
-                done, self._done = self._done, []
-                fatal, self._fatal = self._fatal, False
-                self._down = self._down and not done
-                self._tell(partial(self._owner.settled, self, done, fatal))
-                if done:
-                    self._tell(partial(self._owner.reachable, self, True))
-            elif self._down:
-                self._try()
-        producer.purge()
-        producer.poll(0)
-
-    def _try(self) -> None:
-        """Ask whether a broker answers again."""
-        try:
-            self.producer.list_topics("evenflow--marks", timeout=0.5)
-        except KafkaException:
-            return
-        self._down = False
-        self._tell(partial(self._owner.reachable, self, True))
-
-    def _tell(self, work: Callable[[], None]) -> None:
-        try:
-            self._loop.call_soon_threadsafe(work)
-        except RuntimeError:  # the event loop has ended
-            self._ended = True
 
 
 def _outcomes(envelopes: Sequence[Envelope], errors: dict[int, KafkaError]) -> list[Outcome]:
@@ -327,8 +233,3 @@ def _outcomes(envelopes: Sequence[Envelope], errors: dict[int, KafkaError]) -> l
         else:
             found.append(broken.get(envelope.slot, Outcome.STORED))
     return found
-
-
-def _end(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

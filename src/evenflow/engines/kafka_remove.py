@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from typing import Any
 
 from evenflow.engines.kafka_client import ASK, Client
 from evenflow.engines.kafka_marks import Marks
@@ -24,8 +23,7 @@ async def remove(address: Address, options: KafkaOptions, topics: Collection[str
         ours = [name for name in await client.listed() if marked.get(name, (name, 1))[0].startswith(first)]
         for name in sorted({topic for topic, _ in marked.values() if topic.startswith(first)}):
             await marks.drop(name)
-        listed: Any = await client.ask(client.admin.list_consumer_groups(request_timeout=ASK), "which groups are there")
-        told = [each.group_id for each in listed.valid if each.group_id.startswith(begins)]
+        told = [each for each in await client.groups() if each.startswith(begins)]
         work = [
             *(client.admin.delete_topics(ours, request_timeout=ASK).values() if ours else ()),
             *(client.admin.delete_consumer_groups(told, request_timeout=ASK).values() if told else ()),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from evenflow.engine import Generation, Log, Partition
 from evenflow.engines.generations import due_generation
 from evenflow.engines.kafka_client import ASK, Client, Found, administration
 from evenflow.engines.kafka_marks import MARKS, Made, Mark, Marks
-from evenflow.engines.kafka_peek import Missing, Peek
+from evenflow.engines.kafka_peek import Missing, Name, Peek
 from evenflow.engines.kafka_records import Place
 from evenflow.engines.log_consumer import no_such_partition, no_such_topic
 from evenflow.errors import EngineUnavailable, Refused
@@ -102,6 +102,22 @@ class Topics:
         place = None if known is None else known.places.get(partition)
         return partition.topic if place is None else place.topic
 
+    async def partitions(self, topic: str | None = None) -> dict[Name, Partition]:
+        """By where they are on Kafka, the partitions of one topic; or of all that were looked at or are remembered."""
+        if topic is not None:
+            state = await self._look(topic)
+            states, found = [] if state is None else [state], {}
+        else:
+            states, marks = list(self._known.values()), await self._marks.all()
+            found = {
+                (made.name, number): Partition(name, made.number, number)
+                for name, mark in marks.items()
+                for made in mark.generations
+                for number in range(made.partitions)
+            }
+        known = [place for state in states for place in state.places.values()]
+        return found | {(place.topic, place.partition.number): place.partition for place in known}
+
     async def _look(self, topic: str) -> State | None:
         mark = await self._marks.of(topic)
         names = [topic] if mark is None else [each.name for each in mark.generations]
@@ -176,8 +192,7 @@ class Topics:
         new = Made(due.number, name, "", due.partitions)
         known = incarnation or ("" if state is None else state.log.incarnation)
         await self._marks.put(topic, Mark(known, (*before, new)))
-        brokers = len((await self.cluster()).nodes)
-        copies = self._client.options.replication or min(3, brokers)
+        copies = await self._client.copies()
         settings = {**config, "min.insync.replicas": str(2 if copies > 2 else 1)}
         await self._client.make_topic(name, due.partitions, copies, settings)
         until = asyncio.get_running_loop().time() + VISIBLE
@@ -222,12 +237,6 @@ class Topics:
             "unclean.leader.election.enable": "false",
         }
 
-    async def cluster(self) -> Any:
-        """The brokers, as the library describes them."""
-        return await self._client.ask(
-            self._client.admin.describe_cluster(request_timeout=ASK), "which brokers are there"
-        )
-
     async def _keep_facts(self, state: State, wanted: Mapping[str, str]) -> None:
         name = state.last
         known = await self.config(name)
@@ -260,6 +269,8 @@ class Topics:
 
     async def _shut(self, made: Made, size: int) -> None:
         await self._configure(made.name, {SIZE: str(size)})
+        while (await self.config(made.name)).get(SIZE) != str(size):  # or the broker would keep what we try it with
+            await asyncio.sleep(0.01)
         for partition in range(made.partitions):
             while not await self._probe(made.name, partition):
                 await asyncio.sleep(0.01)
@@ -285,11 +296,6 @@ class Topics:
                     remedy=f"let all groups read what waits; then add grown={state.log.topic} to the engine's URL "
                     "(its partitions are used as they are now)",
                 )
-
-    @property
-    def topics(self) -> Sequence[str]:
-        """The topics that were looked at."""
-        return list(self._known)
 
 
 def _is_of(mark: Mark, found: Mapping[str, Found]) -> bool:
