@@ -213,20 +213,12 @@ class Link(Pipeline):
         first: PostgresError | None = None
         try:
             oids, _ = await self._described(sql, ())
-            if len(oids) != len(types):
-                raise PostgresError(
-                    f"the statement has {len(oids)} placeholders, and {len(types)} arguments were given", sqlstate=UNFIT
-                )
-            wanted = better(types, oids)
+            wanted = better(types, _as_many(oids, types))
         except PostgresError as error:
             if error.sqlstate not in _UNDETERMINED:
                 raise
             first, oids = error, ()
             wanted = better(types, (0,) * len(types), undetermined=True)
-        if len(oids) != len(types) and first is None:
-            raise PostgresError(
-                f"the statement has {len(oids)} placeholders, and {len(types)} arguments", sqlstate=UNFIT
-            )
         if wanted is not None:
             try:
                 oids, _ = await self._described(sql, wanted)
@@ -237,7 +229,7 @@ class Link(Pipeline):
                     raise first from error
         elif first is not None:
             raise first
-        return oids
+        return _as_many(oids, types)
 
     async def _described(self, sql: str, oids: Sequence[int]) -> tuple[tuple[int, ...], pq.abc.PGresult]:
         """What the server makes of a statement, without running it; a failure leaves the transaction as it was."""
@@ -261,6 +253,15 @@ class Link(Pipeline):
             raise
         description = results[1 + inside]
         return tuple(description.param_type(n) for n in range(description.nparams)), description
+
+
+def _as_many(oids: tuple[int, ...], types: tuple[type, ...]) -> tuple[int, ...]:
+    """The types of the placeholders. Raises `PostgresError` where there are not as many as arguments."""
+    if len(oids) != len(types):
+        raise PostgresError(
+            f"the statement has {len(oids)} placeholders, and {len(types)} arguments were given", sqlstate=UNFIT
+        )
+    return oids
 
 
 def _misread(plan: Plan, result: pq.abc.PGresult, error: Exception) -> ValueError:

@@ -76,9 +76,6 @@ class Plans:
         self.latest: dict[str, Plan] = {}
         self._all: dict[Key, Plan] = {}
 
-    def __getitem__(self, key: Key) -> Plan:
-        return self._all[key]
-
     def find(self, text: str, types: tuple[type, ...]) -> Plan | None:
         plan = self._all.get((text, types))
         if plan is not None:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from evenflow.postgres_errors import PostgresError
+from evenflow.postgres_errors import LOST, PostgresError
 from evenflow.postgres_link import Link
 from evenflow.postgres_place import PostgresPlace
 
@@ -109,4 +109,4 @@ class Silence:
 
 def _refused(error: PostgresError) -> bool:
     """Whether it was the server itself that said so (it has no room, say): then it is there."""
-    return bool(error.sqlstate) or "FATAL:" in str(error.__cause__)
+    return error.sqlstate != LOST or "FATAL:" in str(error.__cause__)

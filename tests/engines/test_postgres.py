@@ -405,6 +405,22 @@ def test_broken_packs_are_found_by_a_deep_check_up(log):
     asyncio.run(main())
 
 
+def test_a_position_that_cannot_be_told_spoils_nothing_that_is_asked_after_it(log):
+    async def main():
+        async with log() as engine:
+            (part,) = (await engine.declare(Topic("t", partitions=1))).partitions(1)
+            await engine.told("g", "s", {part: 1})
+            log.sql(f"alter table {log.schema}.told rename to elsewhere")
+            with pytest.raises(EngineUnavailable):
+                await engine.told("g", "s", {part: 2})
+            log.sql(f"alter table {log.schema}.elsewhere rename to told")
+            assert await engine.topics() == ["t"]
+            await engine.told("g", "s", {part: 3})
+            assert (await engine.recall("g")).positions == {part: 3}
+
+    asyncio.run(main())
+
+
 def test_a_closed_engine_says_so(log):
     async def main():
         async with log() as engine:

@@ -1,16 +1,11 @@
 """PostgreSQL's log when its server, the network or a process fails: what the answers say, and that all goes on."""
 
 import asyncio
-import os
 import signal
-import subprocess
-import sys
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
-import evenflow.engine
 from evenflow import postgres_silence
 from evenflow.engine import Outcome
 from evenflow.errors import EngineUnavailable
@@ -19,9 +14,8 @@ from evenflow.topic import Topic
 from services.private import private_postgres
 from services.proxy import Proxy
 from tests import servers
+from tests.engines.children import process, said
 from tests.engines.postgres_log import Log, until_stored
-
-PROCESS = Path(__file__).with_name("log_process.py")
 
 
 @pytest.fixture(scope="module")
@@ -262,32 +256,6 @@ def test_behind_a_pooler_polling_alone_works(database, monkeypatch):
             assert not [each for each in await engine.examine(deep=True) if each.level == "wrong"]
 
     asyncio.run(main())
-
-
-@contextmanager
-def process(*args):
-    root = PROCESS.parent.parent.parent
-    source = str(Path(evenflow.engine.__file__).parent.parent)
-    child = subprocess.Popen(
-        [sys.executable, str(PROCESS), *map(str, args)],
-        env={**os.environ, "PYTHONPATH": f"{source}{os.pathsep}{root}"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield child
-    finally:
-        child.kill()
-        child.wait()
-        child.stdin.close()
-        child.stdout.close()
-
-
-def said(child, word):
-    line = child.stdout.readline()
-    assert line.startswith(word), f"the process said {line!r}, not {word!r}"
-    return line.split()
 
 
 def test_a_killed_writer_leaves_whole_batches_and_holds_up_nobody(database):

@@ -5,7 +5,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -15,7 +14,6 @@ from pathlib import Path
 import apsw
 import pytest
 
-import evenflow.engine
 from evenflow.clock import SystemClock
 from evenflow.engine import Outcome
 from evenflow.engines.sqlite import SqliteEngine, SqliteOptions
@@ -24,8 +22,7 @@ from evenflow.sqlite_file import hold, let_go
 from evenflow.testing import engine_suite
 from evenflow.testing.engine_kit import beginning, event, events, numbers, reader, store, take
 from evenflow.topic import Topic
-
-PROCESS = Path(__file__).with_name("log_process.py")
+from tests.engines.children import process, said
 
 
 class Log:
@@ -47,31 +44,6 @@ class Log:
     async def wipe(self):
         for end in ("", "-wal", "-shm"):
             Path(self.path + end).unlink(missing_ok=True)
-
-
-@contextmanager
-def process(*args):
-    source = str(Path(evenflow.engine.__file__).parent.parent)
-    child = subprocess.Popen(
-        [sys.executable, str(PROCESS), *map(str, args)],
-        env={**os.environ, "PYTHONPATH": source},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield child
-    finally:
-        child.kill()
-        child.wait()
-        child.stdin.close()
-        child.stdout.close()
-
-
-def said(child, word):
-    line = child.stdout.readline()
-    assert line.startswith(word), f"the process said {line!r}, not {word!r}"
-    return line.split()
 
 
 @pytest.mark.parametrize("check", engine_suite.checks(), ids=lambda check: check.__name__)

@@ -17,10 +17,10 @@ import pytest
 
 from evenflow import App, Event, Policy, Service, Settings, Topic, Transaction
 from evenflow.clock import SystemClock
-from evenflow.engine import Partition
+from evenflow.engine import Outcome, Partition
 from evenflow.engines.memory import MemoryEngine
 from evenflow.envelope import Envelope, pack
-from evenflow.errors import EvenflowError, StoreConflict
+from evenflow.errors import EngineUnavailable, EvenflowError, StoreConflict
 from evenflow.operate.carrying import _remove
 from evenflow.operate.finding import Home
 from evenflow.operate.letters import rows_of
@@ -177,6 +177,50 @@ def test_a_row_that_is_committed_behind_the_relay_is_relayed(postgres_url: str) 
             shop.engine.append = append  # type: ignore[method-assign]
             assert [key for key, _ in await shop.relayed()] == ["quick", "slow"]
             assert not shop.outbox.mine
+
+    run(test)
+
+
+def test_what_another_relay_has_moved_is_known_behind_ones_own_row_that_waits(postgres_url: str) -> None:
+    async def test() -> None:
+        async with opened(postgres_url) as store:
+            shop = Shop(store)
+            await shop.begin()
+            shop.outbox.owned = None
+            waits, moved = await shop.kept(Order(key="waits")), await shop.kept(Wide(key="moved"))
+            for each in (waits, moved):
+                await shop.commit(each)
+            ((row, _, slots),) = moved.added
+            await store.transact(lambda session: session.execute(store.sql["outbox_remove"], (f"[{row}]",)))
+            await asyncio.wait_for(shop.outbox.wait_for_slots("spread", slots), 5.0)
+            assert set(shop.outbox.mine) == {waits.added[0][0]}
+
+    run(test)
+
+
+def test_a_relay_is_left_to_who_knows_where_a_topic_went_on_though_another_topic_fails_too(postgres_url: str) -> None:
+    async def test() -> None:
+        async with opened(postgres_url) as store:
+            shop = Shop(store)
+            await shop.begin()
+            for event in (Order(key="moved on"), Wide(key="not now")):
+                await shop.commit(await shop.kept(event))
+            await shop.engine.seal("orders", "another engine")
+            append = shop.engine.append
+
+            async def refused(topic: str, envelopes: Any) -> Any:
+                return await append(topic, envelopes) if topic == "orders" else [Outcome.REFUSED]
+
+            async def away(_topic: str) -> Any:
+                raise EngineUnavailable("it is away")
+
+            shop.engine.append = refused  # type: ignore[method-assign]
+            with pytest.raises(EngineUnavailable, match="does not take events of 'orders'"):
+                await shop.outbox.step()
+            assert shop.outbox.elsewhere
+            shop.engine.log = away  # type: ignore[method-assign, assignment]
+            with pytest.raises(EngineUnavailable, match="does not take events of 'spread'"):
+                await shop.outbox._append("spread", [Envelope("1", "s", "wide", 1, "k", 0, 0.0, b"{}")])
 
     run(test)
 

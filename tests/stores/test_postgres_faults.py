@@ -10,6 +10,8 @@ from evenflow import postgres_silence
 from evenflow.clock import SystemClock
 from evenflow.errors import StoreUnavailable
 from evenflow.places import make_store
+from evenflow.postgres_place import PostgresPlace, conninfo_of
+from evenflow.postgres_silence import Silence
 from evenflow.stores import postgres_control
 from services.private import private_postgres
 from services.proxy import Proxy
@@ -128,6 +130,55 @@ def test_one_connection_that_is_cut_without_a_word_is_given_up(postgres_url, imp
                 assert await numbers(store) == [1, 2]
 
         asyncio.run(main())
+
+
+class Owed:
+    """A connection that waits for an answer."""
+
+    pid, since = 1, 1.0
+
+    def __init__(self):
+        self.failed = asyncio.get_running_loop().create_future()
+
+    def fail(self, reason):
+        self.failed.set_result(reason)
+        self.since = 0.0
+
+
+@asynccontextmanager
+async def asked(place):
+    """A connection whose server is asked there why it does not answer, until that was done."""
+    owed = Owed()
+    silence = Silence(lambda: [owed], place, "the store", pooled=False)
+    try:
+        yield owed
+    finally:
+        await silence.close()
+
+
+def test_a_server_that_takes_no_connections_has_given_up_the_old_ones(impatient):
+    with Proxy(1) as proxy:
+        proxy.cut()
+
+        async def main():
+            async with asked(PostgresPlace({"host": "127.0.0.1", "port": proxy.port})) as owed:
+                async with asyncio.timeout(PATIENCE):
+                    assert "refused" in await owed.failed
+
+        asyncio.run(main())
+
+
+def test_a_server_that_refuses_to_say_why_is_there_and_waited_for(impatient, caplog):
+    where = conninfo_of(servers.postgres().url("nobody_made_this"), "")
+
+    async def main():
+        async with asked(PostgresPlace(where)) as owed:
+            async with asyncio.timeout(PATIENCE):
+                while "could not be asked" not in caplog.text:
+                    await asyncio.sleep(0.02)
+            assert not owed.failed.done()
+
+    asyncio.run(main())
 
 
 def test_who_holds_a_lock_is_named(postgres_url, impatient):

@@ -14,7 +14,7 @@ from evenflow.clock import DAY, HOUR
 from evenflow.engine import Outcome
 from evenflow.errors import EvenflowError, StatementFailed
 from evenflow.event import KEY_LIMIT
-from evenflow.testing import store_sharing, store_suite
+from evenflow.testing import store_keeping, store_sharing, store_suite
 from evenflow.testing.engine_kit import events
 from evenflow.testing.suite import NotApplicable
 from evenflow.topic import Topic as Declared
@@ -223,7 +223,9 @@ def odd():
 
 
 CHOSEN = [
-    check for check in store_suite.checks() if check.__module__ == store_sharing.__name__ or "value" in check.__name__
+    check
+    for check in store_suite.checks()
+    if check.__module__ in (store_sharing.__name__, store_keeping.__name__) or "value" in check.__name__
 ]
 
 

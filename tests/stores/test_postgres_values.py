@@ -113,6 +113,7 @@ def test_what_a_placeholder_is(url, sql, args, wanted):
         ("select $1", (object(),), "a object cannot be kept"),
         ("select $1, $2", (1,), "2 placeholders, and 1 arguments"),
         ("select $1", (), "1 placeholders, and 0 arguments"),
+        ("select $1 is null, $2::int", (1,), "2 placeholders, and 1 arguments"),
         ("select $1::int", (1.5,), "invalid input syntax"),
         ("select timestamptz 'infinity' as at", (), "'at' holds what Python has no value for"),
         ("select $1::text where $1 = 1", ("x",), "cast"),

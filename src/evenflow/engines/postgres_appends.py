@@ -138,11 +138,7 @@ class Appends:
                 if error.sqlstate != ISOLATED:
                     raise
             self._isolated = True
-        try:
-            return await self._wire.transaction([statement])
-        except PostgresError:
-            self._wire.leave()
-            raise
+        return await self._wire.transaction([statement])
 
     def _packed(self, state: TopicState, envelopes: list[Envelope]) -> tuple[list[_Run], Statement]:
         """The envelopes by partition, and the statement that stores them."""

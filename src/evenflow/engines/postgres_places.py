@@ -28,7 +28,7 @@ async def last_at(tables: LogTables, partition: Partition, offset: int) -> tuple
 async def first_since(tables: LogTables, partition: Partition, time: float) -> int:
     """The first event that was appended at or after this time, by the server's clock."""
     (part,) = await tables.parts([partition])
-    (((first,),),) = await tables.ask((tables.text("first_at", part.topic), (part.serial, time)))
+    (((first,),),) = await tables.ask((tables.text("first_since", part.topic), (part.serial, time, None)))
     rows, ends = await tables.ask(
         (tables.text("place_of", part.topic), (part.serial, first)), *tables.ask_bounds([part])
     )

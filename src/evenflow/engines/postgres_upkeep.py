@@ -62,7 +62,7 @@ class Upkeep:
         asked: list[Statement] = []
         for part in parts:
             if retention is not None:
-                asked.append((self._text("first_since", state.id), (part.serial, retention)))
+                asked.append((self._text("first_since", state.id), (part.serial, None, retention)))
             if retention_bytes is not None:
                 asked.append((self._text("over_bytes", state.id), (part.serial, retention_bytes)))
         answers = await self._tables.ask(*asked)

@@ -88,7 +88,11 @@ class Wire:
     async def transaction(self, statements: Sequence[Statement], *, end: bool = True) -> list[Rows]:
         """The same in one transaction of its own, which is left open without `end`."""
         begin = (BEGIN, "set local idle_in_transaction_session_timeout = '30s'")
-        return await self.run(statements, before=begin, after=("commit",) if end else ())
+        try:
+            return await self.run(statements, before=begin, after=("commit",) if end else ())
+        except PostgresError:
+            self.leave()  # it is open still, and whatever came after would fail in it
+            raise
 
 
 def is_gone(error: PostgresError) -> bool:

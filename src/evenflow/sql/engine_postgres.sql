@@ -221,31 +221,13 @@ union all
 select last, count, offsets, body from evenflow_log."packs_N" where serial = $1::int and last <= $2::int8
 order by last desc limit $3::int
 
+-- The first event since a time, $2, or since $3 seconds before now.
 -- name: first_since
 with recursive halving (low, high, time) as (
     select p.low, coalesce(
         (select k.last + 1 from evenflow_log."packs_N" as k where k.serial = $1::int order by k.last desc limit 1),
         p.base
-    ), extract(epoch from clock_timestamp())::float8 - $2::float8
-    from evenflow_log.partitions as p where p.serial = $1::int
-    union all
-    select case when k.time < h.time then k.last + 1 else h.low end,
-           case when k.time < h.time then h.high else (h.low + h.high) / 2 end, h.time
-    from halving as h
-    left join lateral (
-        select n.last, n.time from evenflow_log."packs_N" as n
-        where n.serial = $1::int and n.last >= (h.low + h.high) / 2 order by n.last limit 1
-    ) as k on true
-    where h.low < h.high
-)
-select low from halving where low >= high limit 1
-
--- name: first_at
-with recursive halving (low, high, time) as (
-    select p.low, coalesce(
-        (select k.last + 1 from evenflow_log."packs_N" as k where k.serial = $1::int order by k.last desc limit 1),
-        p.base
-    ), $2::float8
+    ), coalesce($2::float8, extract(epoch from clock_timestamp())::float8 - $3::float8)
     from evenflow_log.partitions as p where p.serial = $1::int
     union all
     select case when k.time < h.time then k.last + 1 else h.low end,

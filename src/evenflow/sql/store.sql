@@ -1,4 +1,5 @@
--- Statements of the core that every dialect takes as they are. Names are the contract between the core and a dialect.
+-- Statements of the core that every dialect takes as they are, but for SQLite's `indexed by`, which PostgreSQL's store
+-- leaves out. Names are the contract between the core and a dialect.
 
 -- name: position_move
 update evenflow_position set next = $7, last_id = $8, marks = $9, settled = $10, trying = null,
@@ -293,6 +294,38 @@ where p.group_name = $1 and p.topic = $2 and p.head = 0 and (p.generation, p."of
     where q.group_name = p.group_name and q.topic = p.topic and q.lane = p.lane
     order by generation, "offset" limit 1)
 
+-- Operations: a redrive or a discard of many dead letters. A dead letter is the first of its lane, has no due time, and
+-- is the same as when it was seen. `:filter` stands for the conditions that a person gave.
+-- name: letters_gather
+insert into evenflow_operation_item (operation, place, topic, lane, generation, "offset", seen)
+select $1, $2 + row_number() over (order by topic, lane) - 1, topic, lane, generation, "offset", seen from (
+    select p.topic, p.lane, p.generation, p."offset",
+        p.attempts || '/' || coalesce(p.failed, 0) || '/' || p.size || '/' || (p.original is not null) as seen
+    from evenflow_parked as p indexed by evenflow_parked_letters
+    where p.group_name = $3 and p.head = 1 and p.due is null
+    and (p.topic, p.lane) > ($4, $5) and coalesce(p.failed, p.parked) <= $6 and :filter
+    and (p.generation, p."offset") = (
+        select generation, "offset" from evenflow_parked as q
+        where q.group_name = p.group_name and q.topic = p.topic and q.lane = p.lane
+        order by generation, "offset" limit 1)
+    order by p.topic, p.lane limit $7) as found
+
+-- How many dead letters there are, and how many of them each open operation has before it.
+-- name: letters_count
+select count(*) from evenflow_parked as p indexed by evenflow_parked_letters
+where p.group_name = $1 and p.head = 1 and p.due is null and :filter and (p.generation, p."offset") = (
+        select generation, "offset" from evenflow_parked as q
+        where q.group_name = p.group_name and q.topic = p.topic and q.lane = p.lane
+        order by generation, "offset" limit 1)
+
+-- name: letters_first
+select p.topic, p.lane, p.type, p.envelope, p.error from evenflow_parked as p indexed by evenflow_parked_letters
+where p.group_name = $1 and p.head = 1 and p.due is null and :filter and (p.generation, p."offset") = (
+        select generation, "offset" from evenflow_parked as q
+        where q.group_name = p.group_name and q.topic = p.topic and q.lane = p.lane
+        order by generation, "offset" limit 1)
+order by p.topic, p.lane limit $2
+
 -- name: letters_last
 select topic, lane from evenflow_operation_item where operation = $1 order by place desc limit 1
 
@@ -341,6 +374,48 @@ where i.operation = $1 and i.place >= $2 and i.place < $3 and exists (
 
 -- name: operation_absent
 delete from evenflow_operation_item where operation = $1 and place >= $2 and place < $3 and state = 'waiting'
+
+-- How many of those asked for are decided.
+-- name: operation_look
+select count(*) from evenflow_operation_item as i indexed by evenflow_operation_asked
+left join evenflow_parked as p on p.group_name = $2
+    and p.topic = i.topic and p.lane = i.lane and p.generation = i.generation and p."offset" = i."offset"
+where i.operation = $1 and i.state = 'asked' and (p.head is null or p.head = 0
+    or p.due is null and (p.wish is null or not exists (
+        select 1 from evenflow_attempt as a where a.group_name = p.group_name and a.topic = p.topic
+        and a.lane = p.lane and a.generation = p.generation and a."offset" = p."offset" and a.at > $3))
+    or (p.generation, p."offset") <> (
+        select generation, "offset" from evenflow_parked as q
+        where q.group_name = p.group_name and q.topic = p.topic and q.lane = p.lane
+        order by generation, "offset" limit 1))
+
+-- While its last attempt is made, it has no due time already if that may end its process; `wish` is kept then.
+-- name: operation_failed
+update evenflow_operation_item as i indexed by evenflow_operation_asked set state = 'failed'
+where i.operation = $1 and i.state = 'asked' and exists (
+    select 1 from evenflow_parked as p where p.group_name = $2
+    and p.topic = i.topic and p.lane = i.lane and p.generation = i.generation and p."offset" = i."offset"
+    and p.head = 1 and p.due is null
+    and (p.wish is null or not exists (
+        select 1 from evenflow_attempt as a where a.group_name = p.group_name and a.topic = p.topic
+        and a.lane = p.lane and a.generation = p.generation and a."offset" = p."offset" and a.at > $3)))
+
+-- name: operation_passed
+delete from evenflow_operation_item as i indexed by evenflow_operation_asked
+where i.operation = $1 and i.state = 'asked' and not exists (
+    select 1 from evenflow_parked as p where p.group_name = $2
+    and p.topic = i.topic and p.lane = i.lane and p.generation = i.generation and p."offset" = i."offset")
+
+-- Others came before them, or they are no heads: whatever becomes of them is not the operation's doing.
+-- name: operation_gone
+delete from evenflow_operation_item as i indexed by evenflow_operation_asked
+where i.operation = $1 and i.state = 'asked' and exists (
+    select 1 from evenflow_parked as p where p.group_name = $2
+    and p.topic = i.topic and p.lane = i.lane and p.generation = i.generation and p."offset" = i."offset"
+    and (p.head = 0 or (p.generation, p."offset") <> (
+        select generation, "offset" from evenflow_parked as q
+        where q.group_name = p.group_name and q.topic = p.topic and q.lane = p.lane
+        order by generation, "offset" limit 1)))
 
 -- name: operation_prune
 delete from evenflow_operation_item where operation = $1 and place >= $2 and place < $3 + (

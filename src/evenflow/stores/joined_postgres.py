@@ -20,6 +20,7 @@ from evenflow.postgres_plans import checked, row_class
 from evenflow.postgres_types import TIMESTAMP, TIMESTAMPTZ, encoder
 from evenflow.store import Row, Session, Statement
 from evenflow.stores.joined import in_loop, refuse_without_loop, unwrapped
+from evenflow.stores.postgres_schema import quoted
 
 _TABLES = """
 select c.relname, has_table_privilege(c.oid, 'insert') and has_table_privilege(c.oid, 'select')
@@ -35,10 +36,9 @@ class Joining:
     """What a store knows of the connections that join it: where its tables are, and which connections lead there."""
 
     def __init__(self, store: str, schema: str) -> None:
-        name = '"' + schema.replace('"', '""') + '"'
         self._id = store
         self._schema = schema
-        self._identity = f"select id from {name}.evenflow_store"
+        self._identity = f"select id from {quoted(schema)}.evenflow_store"
         self._known: WeakSet[Any] = WeakSet()
 
     async def join(self, given: object) -> Session:

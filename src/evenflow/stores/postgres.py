@@ -32,7 +32,7 @@ from evenflow.stores.postgres_examine import examine
 from evenflow.stores.postgres_open import open_checks, tells_timeline
 from evenflow.stores.postgres_pool import Connecting, Pool, closed, roll_back
 from evenflow.stores.postgres_schema import PostgresSchema, own_migrations, qualified, quoted
-from evenflow.stores.postgres_session import PostgresSession, translate
+from evenflow.stores.postgres_session import BEGIN, PostgresSession, translate
 from evenflow.stores.postgres_units import Units
 
 T = TypeVar("T")
@@ -208,7 +208,7 @@ class _Opened:
         self._connecting = connecting
         self._reader: Link = link
         self._reading = asyncio.Lock()
-        self._before = ("begin isolation level read committed read only", *store._opening[1:])
+        self._before = (f"{BEGIN} read only", *store._opening[1:])
         self._silence = Silence(self._links, connecting.place, f"the store of {store.name!r}", pooled=pooled)
 
     async def read(self, sql: str, args: tuple[Any, ...]) -> list[Row]:
@@ -268,7 +268,7 @@ def opening(schema: str, wait: float) -> tuple[str, ...]:
         "idle_in_transaction_session_timeout": IDLE_MILLISECONDS,
     }
     set_all = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in settings.items())
-    return "begin isolation level read committed", f"select {set_all}"
+    return BEGIN, f"select {set_all}"
 
 
 def _refused(error: PostgresError) -> EvenflowError:

@@ -13,7 +13,7 @@ from evenflow.postgres_link import Link
 from evenflow.store import Process, Row
 from evenflow.stores.postgres_pool import Connecting, closed, roll_back
 from evenflow.stores.postgres_schema import quoted
-from evenflow.stores.postgres_session import translate
+from evenflow.stores.postgres_session import BEGIN, translate
 
 PATIENCE = 5.0
 """Seconds that the server may take for what it does at once."""
@@ -27,7 +27,7 @@ QUIET = 5.0
 LOOK_POOLED = 0.05
 """The same where a pooler stands before the server, through which nobody can be notified."""
 
-_LAZY = ("begin isolation level read committed", "set local synchronous_commit = off")
+_LAZY = (BEGIN, "set local synchronous_commit = off")
 
 
 class Control:
@@ -169,7 +169,7 @@ class Control:
                 try:
                     return await link.fetch(sql, args, before=before, after=after)
                 except PostgresError:
-                    if link.in_error or link.in_transaction:
+                    if link.in_transaction:
                         await roll_back(link)
                     raise
         except TimeoutError:

@@ -50,6 +50,7 @@ _SPLIT = re.compile(
     re.DOTALL | re.VERBOSE,
 )
 _OURS = re.compile(r"\bevenflow_")
+_INDEXED = re.compile(r" indexed by \w+")
 _LEADING = re.compile(r"(?:\s+|--[^\n]*|/\*.*?\*/)*", re.DOTALL)
 
 
@@ -64,7 +65,8 @@ def quoted(name: str) -> str:
 
 def qualified(texts: Mapping[str, str], schema: str) -> dict[str, str]:
     """The statements with our tables by their full names: a search path of the user's own leads nowhere else."""
-    return {name: _OURS.sub(lambda found: f"{quoted(schema)}.{found[0]}", sql) for name, sql in texts.items()}
+    full = f"{quoted(schema)}.evenflow_"
+    return {name: _OURS.sub(lambda _: full, _INDEXED.sub("", sql)) for name, sql in texts.items()}
 
 
 def lock_key(schema: str) -> int:

@@ -19,6 +19,7 @@ from evenflow.store import Row, Statement
 from evenflow.stores.postgres_pool import Pool, roll_back
 
 BEGIN = "begin isolation level read committed"
+"""Whatever a database's transactions are by default."""
 
 
 class PgTransaction:

@@ -12,14 +12,12 @@ from evenflow.errors import EvenflowError, StatementFailed, StoreConflict, Store
 from evenflow.postgres_link import Link
 from evenflow.stores.postgres_pool import Pool, closed
 from evenflow.stores.postgres_session import PgTransaction, UnitSession
-from evenflow.stores.unit import GROUP_SECONDS, GROUP_UNITS, Last, Unit, Work
+from evenflow.stores.unit import GROUP_SECONDS, GROUP_UNITS, Last, Unit, Work, of_group, run_last
 
 GROUP_SAVEPOINTS = 60
 """Above that PostgreSQL keeps no list of a transaction's parts in memory, and others' reads slow down."""
 TRIES = 5
 """How often a unit is run that the database undoes for another's sake."""
-
-
 STUCK = 0.25
 """Seconds after which a transaction of units is taken to wait for a lock, so that others go on beside it."""
 
@@ -136,7 +134,7 @@ class Units:
         try:
             await self._fill(tx, shared, again, queue, limit)
             if shared:
-                await self._finish(tx, shared)
+                await run_last(shared, lambda: UnitSession(tx))
                 written = tx.touched
                 await tx.commit()
                 if written:
@@ -212,20 +210,6 @@ class Units:
             session.close()
         return None
 
-    async def _finish(self, tx: PgTransaction, group: list[Unit]) -> None:
-        """What the units do together: the last statements of the transaction."""
-        together: dict[Last, list[Any]] = {}
-        for unit in group:
-            if unit.last is not None:
-                together.setdefault(unit.last, []).append(unit.result)
-        for last, results in together.items():
-            session = UnitSession(tx)
-            try:
-                await last(session, results)
-                session.finish()
-            finally:
-                session.close()
-
 
 def _fail(units: Iterable[Unit], error: BaseException) -> None:
     for unit in units:
@@ -234,12 +218,4 @@ def _fail(units: Iterable[Unit], error: BaseException) -> None:
 
 def _own(cause: BaseException) -> BaseException:
     """Each unit's own instance of an error that all of them have."""
-    if isinstance(cause, StoreUnavailable):
-        failure = type(cause)(cause.message, remedy=cause.remedy)
-        failure.__cause__ = cause
-        return failure
-    if isinstance(cause, EvenflowError):
-        return cause
-    failure = StoreUnavailable("the transaction was lost with a unit that shared its commit", remedy="try again")
-    failure.__cause__ = cause
-    return failure
+    return cause if isinstance(cause, EvenflowError) and not isinstance(cause, StoreUnavailable) else of_group(cause)

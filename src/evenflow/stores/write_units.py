@@ -12,7 +12,7 @@ from typing import Any
 from evenflow.errors import EvenflowError, StatementFailed, StoreUnavailable
 from evenflow.sqlite_pace import to_the_end
 from evenflow.stores.sqlite_session import UnitSession
-from evenflow.stores.unit import GROUP_SECONDS, GROUP_UNITS, Last, Unit, Work
+from evenflow.stores.unit import GROUP_SECONDS, GROUP_UNITS, Last, Unit, Work, of_group, run_last
 from evenflow.stores.write_turns import WriteTurns, roll_back
 
 
@@ -105,7 +105,7 @@ class WriteUnits:
         try:
             await self._fill(shared, queue)
             if shared:
-                await self._finish(shared)
+                await run_last(shared, lambda: UnitSession(self._link))
                 await self._turns.commit()
         except StatementFailed as error:
             if len(shared) == 1:
@@ -177,37 +177,11 @@ class WriteUnits:
         except Exception as error:
             raise self._link.failure(error, sql) from error
 
-    async def _finish(self, group: list[Unit]) -> None:
-        """What the units do together: the last statements of the transaction."""
-        together: dict[Last, list[Any]] = {}
-        for unit in group:
-            if unit.last is not None:
-                together.setdefault(unit.last, []).append(unit.result)
-        for last, results in together.items():
-            session = UnitSession(self._link)
-            try:
-                await last(session, results)
-                session.finish()
-            finally:
-                session.close()
-
     def _fail(self, units: Iterable[Unit], error: BaseException | None) -> None:
         for unit in units:
-            unit.fail(_of_group(error))
+            unit.fail(of_group(error))
 
 
 def _cancel(units: Iterable[Unit]) -> None:
     for unit in units:
         unit.done.cancel()
-
-
-def _of_group(cause: BaseException | None) -> EvenflowError:
-    """What each unit of a lost group is told: its own instance, and never a neighbour's fault as its own."""
-    if isinstance(cause, StoreUnavailable):
-        failure = StoreUnavailable(cause.message, remedy=cause.remedy)
-    else:
-        failure = StoreUnavailable(
-            "the transaction was lost with a unit that shared its commit; nothing was written", remedy="try again"
-        )
-    failure.__cause__ = cause
-    return failure

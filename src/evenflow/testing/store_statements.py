@@ -14,7 +14,7 @@ from uuid import UUID
 
 from evenflow.errors import EvenflowError, StatementFailed, TransactionError
 from evenflow.store import Session, Statement, Store
-from evenflow.testing.suite import expect
+from evenflow.testing.suite import NotApplicable, expect
 
 StoreFactory = Callable[[], AbstractAsyncContextManager[Store]]
 
@@ -82,6 +82,12 @@ async def refused(work: Awaitable[object], kind: type[EvenflowError] = Statement
     except kind as error:
         return error
     raise AssertionError(f"{kind.__name__} was not raised")
+
+
+def need_shared(store: Store) -> None:
+    """Go on where several objects may be on the same store."""
+    if not store.capabilities.shared:
+        raise NotApplicable("several objects cannot share this store")
 
 
 async def check_placeholders_go_by_number(factory: StoreFactory) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 
-from evenflow.testing import store_sharing, store_statements, store_units
+from evenflow.testing import store_keeping, store_sharing, store_statements, store_units
 from evenflow.testing.store_statements import StoreFactory
 from evenflow.testing.suite import Report, checks_in, run_all, run_check
 
@@ -21,7 +21,7 @@ __all__ = ["StoreFactory", "checks", "run_check", "run_suite"]
 
 def checks() -> list[Callable[[StoreFactory], Awaitable[None]]]:
     """All checks, each an async function of a factory."""
-    return checks_in(store_statements, store_sharing, store_units)
+    return checks_in(store_statements, store_sharing, store_keeping, store_units)
 
 
 async def run_suite(place: Callable[[], AbstractContextManager[StoreFactory]]) -> Report:

@@ -1,4 +1,4 @@
-"""Checks of a store, third part: what units of work that share a commit do together."""
+"""Checks of a store, fourth part: what units of work that share a commit do together."""
 
 from __future__ import annotations
 
