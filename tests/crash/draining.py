@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from .looking import SERVICES, Look
 
-DEAD = (
-    "select group_name, count(*) from evenflow_parked where head = 1 "
+PARKED = (
+    "select group_name, count(due), count(*) - count(due) from evenflow_parked where head = 1 "
     "and (group_name, lane) != ('billing.ledger', 'kd-poison') group by group_name"
 )
 OPERATIONS = "select id || ' is ' || state from evenflow_operation where state in ('gathering', 'running', 'paused')"
@@ -33,7 +33,9 @@ def left(look: Look) -> str:
             if count:
                 found.append(f"{service}.{table} {count}")
         found += [f"operation {each}" for (each,) in look.rows(service, OPERATIONS)]
-        found += [f"{group}: {count} parked lanes to be tried again" for group, count in look.rows(service, DEAD)]
+        for group, due, dead in look.rows(service, PARKED):
+            found += [f"{group}: {due} parked lanes to be tried again"] if due else []
+            found += [f"{group}: {dead} dead letters that the operator has not brought back"] if dead else []
     return ", ".join(found + [f"{group} {topic}/{number} {far} behind" for group, topic, number, far in behind(look)])
 
 

@@ -32,9 +32,8 @@ def test_a_short_run_is_clean(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.alone
-@pytest.mark.parametrize("pair", [Pair("postgres", "postgres")], ids="-".join)
+@pytest.mark.parametrize("pair", [Pair("postgres", "postgres"), Pair("kafka", "postgres")], ids="-".join)
 def test_a_short_run_is_clean_on(pair: Pair, tmp_path: Path) -> None:
-    """Not on Kafka yet: parked lanes stood still there in one run of some (`make crash ENGINE=kafka STORE=postgres`)."""
     if why := missing(pair):
         refuse(why)
     options = Options(
