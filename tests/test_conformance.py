@@ -7,16 +7,21 @@ import shlex
 import subprocess
 import sys
 from contextlib import ExitStack
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from evenflow.cli import main
+from evenflow.clock import SystemClock
 from evenflow.engine import Capabilities, Outcome
+from evenflow.engines.kafka_options import KafkaOptions
 from evenflow.engines.memory import MemoryEngine
-from evenflow.places import ENGINES, STORES
+from evenflow.engines.postgres import PostgresOptions
+from evenflow.places import ENGINES, STORES, make_engine, make_store
 from evenflow.settings_sources import masked
 from evenflow.store import StoreCapabilities
+from evenflow.stores.postgres import PostgresStoreOptions
 from evenflow.testing import stream
 from evenflow.testing.conformance import Wanted, conform
 from evenflow.testing.grounds import ground_of
@@ -106,34 +111,67 @@ def test_a_file_is_tried_in_a_folder_of_its_own_which_is_removed(capsys, tmp_pat
     assert [each.name for each in tmp_path.iterdir()] == ["mine.db"] and mine.read_text() == "not to be touched"
 
 
-@pytest.mark.parametrize("kind", ["engine", "store"])
-def test_capabilities_are_stated(kind, capsys, tmp_path):
-    from evenflow.clock import SystemClock
-    from evenflow.places import make_engine, make_store
+URLS = {
+    "memory": "memory:", "sqlite": "sqlite:///x.db", "postgresql": "postgresql://h/d", "kafka": "kafka://h:1",
+    "sqlite::memory:": "sqlite::memory:",
+}  # fmt: skip
 
-    facts = {
-        ("engine", "memory"): Capabilities(durable=False, shared=False),
-        ("engine", "sqlite"): Capabilities(durable=True, shared=True),
-        ("engine", "postgresql"): Capabilities(durable=True, shared=True),
-        ("engine", "kafka"): Capabilities(durable=True, shared=True, atomic=False, tidies=False),
-        ("store", "sqlite"): StoreCapabilities(durable=True, shared=True),
-        ("store", "sqlite::memory:"): StoreCapabilities(durable=False, shared=False),
-        ("store", "postgresql"): StoreCapabilities(durable=True, shared=True, writers=4),
+
+def tables_of(page):
+    """Each table of a page of the guide, as its rows of cells."""
+    lines = (ROOT / "docs" / "guide" / page).read_text("utf-8").splitlines()
+    found = [[]]
+    for line in lines:
+        if line.startswith("|"):
+            found[-1].append([cell.strip().replace("`", "") for cell in line.strip("|").split("|")])
+        elif found[-1]:
+            found.append([])
+    return [rows for rows in found if rows]
+
+
+def test_the_guide_tells_what_engines_state():
+    """The rows of docs/guide/choosing.md that are capabilities, in its words "durable: …"."""
+    (table,) = [rows for rows in tables_of("choosing.md") if rows[0][1:2] == ["memory"]]
+    names = table[0][1:]
+    assert set(names) == set(ENGINES) - {"postgres"}
+    rows = {row[0].partition(":")[0]: row[1:] for row in table[2:]}
+    for field in fields(Capabilities):
+        for name, cell in zip(names, rows[field.name], strict=True):
+            stated = getattr(make_engine(URLS[name], SystemClock()).capabilities, field.name)
+            assert re.match("yes|no", cell)[0] == ("yes" if stated else "no"), (field.name, name)
+
+
+def test_stores_state_what_they_keep():
+    stated = {
+        name: make_store(URLS[name], "s", SystemClock()).capabilities for name in (set(URLS) & set(STORES)) - {"memory"}
     }
-    urls = {"memory": "memory:", "sqlite": f"sqlite:///{tmp_path}/x.db", "postgresql": "postgresql://h/d",
-            "kafka": "kafka://h:1", "sqlite::memory:": "sqlite::memory:"}  # fmt: skip
-    known = ENGINES if kind == "engine" else STORES
-    assert {name for of, name in facts if of == kind and ":" not in name} == set(known) - {"postgres"} - (
-        {"memory"} if kind == "store" else set()
-    )
-    for (of, name), wanted in facts.items():
-        if of == kind:
-            make = (
-                make_engine(urls[name], SystemClock())
-                if kind == "engine"
-                else make_store(urls[name], "s", SystemClock())
-            )
-            assert make.capabilities == wanted, name
+    assert stated == {
+        "sqlite": StoreCapabilities(durable=True, shared=True),
+        "postgresql": StoreCapabilities(durable=True, shared=True, writers=PostgresStoreOptions().pool),
+    }
+    memory = make_store(URLS["sqlite::memory:"], "s", SystemClock())
+    assert memory.capabilities == StoreCapabilities(durable=False, shared=False)
+
+
+def test_the_guide_tells_every_option_of_a_url():
+    """docs/settings.md names them all; the pages of PostgreSQL and Kafka have a row for each, with its default."""
+    settings = (ROOT / "docs" / "settings.md").read_text("utf-8")
+    for line, page, kind, of in [
+        ("engine `postgresql`", "postgres.md", PostgresOptions, "engine"),
+        ("store `postgresql`", "postgres.md", PostgresStoreOptions, "store"),
+        ("engine `kafka`", "kafka.md", KafkaOptions, ""),
+    ]:
+        known = {each.name: each.default for each in fields(kind)}
+        (row,) = [each for each in settings.splitlines() if each.startswith(f"| {line}")]
+        assert set(re.findall("`([a-z_]+)`", row.split("|")[2])) == set(known)
+        (table,) = [rows for rows in tables_of(page) if rows[0][0] == "option"]
+        told = {name: row[-2] for row in table[2:] if not of or row[1] in (of, "both") for name in row[0].split(", ")}
+        assert set(told) == set(known), page
+        for name, default in known.items():
+            if type(default) in (int, float) and told[name].isdigit():
+                assert float(told[name]) == default, name
+            elif isinstance(default, str) and default in ("auto", "compact", "none", "scram-sha-512", "evenflow_log"):
+                assert told[name] == default, name
 
 
 # -- what is asked for -------------------------------------------------------------------------------------------------

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 
 from evenflow.clock import VirtualClock
-from evenflow.engine import Engine, Generation, Log, Outcome, Partition
+from evenflow.engine import Capabilities, Engine, Generation, Log, Outcome, Partition
 from evenflow.engines.memory import MemoryEngine
 from evenflow.errors import EngineUnavailable, GroupStopped, Refused
 from evenflow.routes import Part, Route, Routes, join
@@ -116,6 +117,17 @@ def test_what_a_sealed_log_refuses_goes_on_at_once() -> None:
         }  # fmt: skip
 
     run(main())
+
+
+@pytest.mark.parametrize("fact", [each.name for each in fields(Capabilities)])
+def test_several_engines_keep_what_each_of_them_keeps(fact: str) -> None:
+    clock = VirtualClock()
+    by_url: dict[str, Engine] = {"a:": MemoryEngine(clock), "b:": MemoryEngine(clock)}
+    for held in ((True, True), (True, False), (False, False)):
+        for engine, has in zip(by_url.values(), held, strict=True):
+            engine.capabilities = replace(engine.capabilities, **{fact: has})
+        one = Routes(list(by_url), lambda _: "a:", Engines().opened, by_url, clock)
+        assert getattr(one.capabilities, fact) is all(held)
 
 
 def test_one_that_knows_the_old_engine_alone_is_refused_with_the_remedy() -> None:

@@ -76,8 +76,10 @@ class ChunkLoop(GroupLoop):
         self._careful = max(0, self._careful - 1)
         if seconds > self._longest and count > 1:
             self.size = max(20, min(self.size, count) // 2)
-        elif self.size < (self._most if self._called < CALLS_TIME else CHUNK) and count >= self.size:
-            self.size = min(self._most, self.size + max(20, self.size // 4))
+            return
+        most = self._most if self._called < CALLS_TIME else CHUNK
+        if self.size < most and count >= self.size:
+            self.size = min(most, self.size + max(20, self.size // 4))
 
     async def _one_by_one(self, batches: Sequence[Batch]) -> None:
         for batch in batches:
@@ -156,6 +158,8 @@ class ChunkLoop(GroupLoop):
         if careful:
             await unit.begin()
         for batch in batches:
+            if batch.partition not in self.owned:
+                raise FenceLost("another owner has taken a partition of this transaction")
             progress = await self._wrapped(unit, batch, careful)
             self.move(unit, progress, [])
             progresses.append(progress)

@@ -200,10 +200,11 @@ class GroupLoop(ABC):
         """Until `stop`. Trouble is waited out; a mistake of ours is logged, and the partitions are claimed anew."""
         while True:
             try:
-                if await self._round():
-                    break
-            except StoreConflict:
-                await self.undone()
+                try:
+                    if await self._round():
+                        break
+                except StoreConflict:
+                    await self.undone()
             except (EngineUnavailable, StoreUnavailable) as error:
                 self._trouble(error.message)
                 await self._start_again()

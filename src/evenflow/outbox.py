@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +84,7 @@ class Outbox:
         self.owned: Owned | None = None
         self.trouble = ""
         self.elsewhere = False
-        """Whether its next events belong in an engine that this process does not know: another one may relay them."""
+        """Whether events of it belong in an engine that this process does not know: another one may relay them."""
         self._ready = ready
         self._place = place
         self._limits = (limit_events, limit_bytes)
@@ -245,7 +246,7 @@ class Outbox:
         self.full = events >= self._limits[0] or size >= self._limits[1]
         self._begins(first if events else None, known)
         late = [row for row in known if row in self.mine]
-        if late and first < late[0]:  # behind others', which may be of a topic that has to wait
+        if late and (self.owned is None or first < late[0]):  # behind a row of a topic that has to wait
             rows = await self.store.read(self.store.sql["outbox_there"], (_json(late).decode(),))
             for row in set(late) - {row for (row,) in rows}:
                 self.mine.pop(row, None)
@@ -385,8 +386,9 @@ class Outbox:
             left = [e for e, outcome in zip(envelopes, outcomes, strict=True) if outcome is not Outcome.STORED]
             if len(left) == len(envelopes):
                 trouble = f"the {engine.name} engine does not take events of {topic!r}: {engine.trouble}"
-                found = await engine.log(topic)
-                self.elsewhere = found is not None and found.sealed and bool(found.goes_on)
+                with suppress(EngineUnavailable):  # why it does not take them tells more
+                    found = await engine.log(topic) if Outcome.REFUSED in outcomes else None
+                    self.elsewhere |= found is not None and found.sealed and bool(found.goes_on)
                 raise EngineUnavailable(trouble)
             envelopes = left
 

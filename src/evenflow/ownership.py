@@ -17,7 +17,7 @@ from evenflow.engine import Engine, Log, Partition
 from evenflow.errors import FenceLost, GroupStopped, Refused
 from evenflow.outbox import RELAY_PARTITION
 from evenflow.position import NO_MARKS, NONE_SETTLED, Owned, claimed, decode_marks, encode_marks, merge
-from evenflow.store import Process, Session, Store
+from evenflow.store import Process, Row, Session, Store
 
 # -- pure decisions -------------------------------------------------------------------------------------------------
 
@@ -191,7 +191,6 @@ async def check_belongs(group: str, topic: Log, engine: Engine, store: Store, se
                 remedy="if the engine's URL is wrong, correct it (evenflow config shows it); if the log is lost, "
                 f"evenflow groups seek {group} --to beginning (or --to end)",
             )
-    await widen(group, topic, engine, store)
     await check_store(group, topic, engine, store, service)
 
 
@@ -204,16 +203,25 @@ async def widen(group: str, topic: Log, engine: Engine, store: Store) -> None:
     partitions = topic.partitions(current)
     lows = {p.number: (await engine.bounds(p)).low for p in partitions if p.number not in known}
 
+    key = (group, topic.topic, topic.incarnation, current)
+
     async def work(session: Session) -> None:
-        key = (group, topic.topic, topic.incarnation, current)
-        marks = [decode_marks(row[2]) for row in await session.fetch(store.sql["position_marks"], key)]
-        for number, low in lows.items():
-            slots = frozenset(slot for slot in range(256) if slot % len(partitions) == number)
-            args = (*key, number, low, encode_marks(merge(marks, slots)), NONE_SETTLED)
-            await session.execute(store.sql["position_create"], args)
+        read = await session.fetch(store.sql["position_marks"], key)
+        await _begin(session, store, key, len(partitions), lows, read)
 
     if lows:
         await store.transact(work)
+
+
+async def _begin(
+    session: Session, store: Store, key: tuple[str, str, str, int], count: int, lows: Mapping[int, int], read: list[Row]
+) -> None:
+    """Make positions in these of a generation's `count` partitions, with the marks of their slots, as `read` now."""
+    marks = [decode_marks(row[2]) for row in read]
+    for number, low in lows.items():
+        slots = frozenset(slot for slot in range(256) if slot % count == number)
+        args = (*key, number, low, encode_marks(merge(marks, slots)), NONE_SETTLED)
+        await session.execute(store.sql["position_create"], args)
 
 
 async def check_store(group: str, topic: Log, engine: Engine, store: Store, service: str) -> None:
@@ -325,12 +333,7 @@ async def next_generation(group: str, log: Log, engine: Engine, store: Store) ->
         read = await session.fetch(store.sql["position_marks"], key)
         if any(row[1] < seen[row[0]] for row in read):
             raise FenceLost(f"{group!r} was moved back in {log.topic!r} meanwhile")
-        marks = [decode_marks(row[2]) for row in read]
-        for number, low in lows.items():
-            slots = frozenset(slot for slot in range(256) if slot % target.partitions == number)
-            part = encode_marks(merge(marks, slots))
-            args = (group, log.topic, log.incarnation, target.number, number, low, part, NONE_SETTLED)
-            await session.execute(store.sql["position_create"], args)
+        await _begin(session, store, (*key[:3], target.number), target.partitions, lows, read)
 
     try:
         await store.transact(work)

@@ -113,6 +113,7 @@ class Routes:
             durable=all(each.durable for each in every),
             shared=all(each.shared for each in every),
             atomic=all(each.atomic for each in every),
+            tidies=all(each.tidies for each in every),
         )
 
     async def open(self) -> None:
@@ -200,7 +201,7 @@ class Routes:
         route = await self.route(topic.name)
         if route is None:
             return await (await self._opened(self._home(topic.name))).declare(topic)
-        if route.complete and route.last.log.generations[-1] == route.log.generations[-1]:
+        if route.complete:
             await route.last.engine.declare(topic)
             route = await self.route(topic.name)
             assert route is not None
@@ -217,10 +218,8 @@ class Routes:
 
     async def append(self, topic: str, envelopes: Sequence[Envelope]) -> Sequence[Outcome]:
         """What a log refuses because it is sealed goes on at once to where it is continued, with the same numbers."""
-        route = self._routes.get(topic)
-        engine = await self._last(topic) if route is None else route.last.engine
-        if route is not None and not route.complete:  # it may be known by now
-            engine = await self._last(topic)
+        route = self._routes.get(topic)  # where one that is not complete goes on may be known by now
+        engine = route.last.engine if route is not None and route.complete else await self._last(topic)
         outcomes = await engine.append(topic, envelopes)
         self.trouble = engine.trouble
         if Outcome.REFUSED not in outcomes:

@@ -226,7 +226,7 @@ class Running:
             for topic in spec.topics:
                 await self.ready(topic.name)
             kind = ProtectedLoop if spec.limit or spec.breaker else _LOOPS[spec.kind]
-            loops.append(kind(self._work(spec, name, self.engine, store, values)))
+            loops.append(kind(self._work(spec, name, store, values)))
             self.promises.append(promise_of(spec, self.engine, store))
         process = new_id(self.clock.now, self._random)
         runtime = ServiceRuntime(
@@ -265,7 +265,7 @@ class Running:
                         raise
                     log.debug("group %s is not created yet: %s", spec.group, error.message)
 
-    def _work(self, spec: HandlerSpec, name: str, engine: Engine, store: Store, values: dict[Any, Any]) -> Work:
+    def _work(self, spec: HandlerSpec, name: str, store: Store, values: dict[Any, Any]) -> Work:
         dependencies = {parameter: values[wanted] for parameter, wanted in spec.dependencies}
         registry = Registry((*spec.events, BrokenRecord), self.app.codecs)
         return Work(
@@ -273,7 +273,7 @@ class Running:
             call=caller(spec, dependencies),
             direct=direct(spec),
             bindings=dict(registry.by_type),
-            engine=engine,
+            engine=self.engine,
             store=store,
             outbox=self.outboxes[name],
             clock=self.clock,

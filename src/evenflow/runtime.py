@@ -22,6 +22,7 @@ from evenflow.ownership import (
     next_generation,
     share_out,
     this_process,
+    widen,
 )
 from evenflow.pausing import pauses_of
 from evenflow.position import NO_MARKS, NONE_SETTLED, claimed
@@ -296,6 +297,7 @@ class ServiceRuntime:
                 logs[topic.name] = found
                 if not loop.owned:
                     await check_belongs(loop.name, found, engine, self.store, self.name)
+                    await widen(loop.name, found, engine, self.store)
         except GroupStopped as error:
             await loop.halt(error)
             return False

@@ -16,6 +16,7 @@ from small_registry import SmallRegistry, small_registry
 from evenflow.codecs.schema_registry import FORGET, SchemaRegistry, SchemaRegistryOptions
 from evenflow.errors import DecodeError, SchemasUnavailable, SettingsError
 from evenflow.places import make_schemas
+from tests import servers
 
 
 @pytest.fixture
@@ -120,7 +121,7 @@ def test_a_url_that_cannot_be_one_is_refused(url: str, message: str) -> None:
 def test_over_tls_the_registry_has_to_be_one_that_is_trusted(registry: SmallRegistry, tmp_path: Path) -> None:
     tool = shutil.which("openssl")
     if tool is None:
-        pytest.skip("there is no openssl to make a certificate with")
+        servers.refuse("there is no openssl to make a certificate with")
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     subprocess.run(
         [tool, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]

@@ -9,11 +9,14 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
+from math import inf
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from evenflow import App, Event, Service, Topic, Transaction
+from evenflow.engines.sqlite import SqliteEngine
 from evenflow.errors import EngineUnavailable, PublishRefused, Refused
 from evenflow.operate import NotFound, audit, carry_out_move, placed, plan_move
 from evenflow.running import Running
@@ -305,6 +308,47 @@ def test_the_latest_of_each_key_of_a_compacted_topic_moves_too(place: Place) -> 
         async with place.running(app, engine=place.new, engines=None) as running:
             await idle(running)
         assert in_order(done, "late") == {"a": [1, 2, 3, 4, 5], "b": [1, 2, 3], "c": [1, 2, 3]}
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("answers_within", [5.0, inf])
+def test_a_compacted_topic_moves_whole_or_not_at_all_when_its_engine_answers_late(
+    answers_within: float, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Late:
+        """A consumer that has nothing for who waits a shorter time."""
+
+        def __init__(self, consumer: Any) -> None:
+            self._consumer = consumer
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._consumer, name)
+
+        async def fetch(self, limit: int, size: int, wait: float) -> Any:
+            return await self._consumer.fetch(limit, size, wait) if wait >= answers_within else ()
+
+    async def main() -> None:
+        app, _ = an_app()
+        async with place.running(app) as running:
+            await publish(app, State, range(1, 4))
+            consumer = SqliteEngine.consumer
+
+            def made(engine: SqliteEngine, group: str) -> Any:
+                return Late(consumer(engine, group)) if group == "evenflow.move" else consumer(engine, group)
+
+            monkeypatch.setattr(SqliteEngine, "consumer", made)
+            if answers_within == inf:
+                with pytest.raises(EngineUnavailable, match="does not give"):
+                    await move(running, place.old, "new")
+            else:
+                await move(running, place.old, "new")
+            await idle(running)
+        app, done = an_app(late=True)
+        alone = {} if answers_within == inf else {"engine": place.new, "engines": None}
+        async with place.running(app, **alone) as running:
+            await idle(running)
+        assert in_order(done, "late") == {key: [1, 2, 3] for key in "abc"}
 
     asyncio.run(main())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ import pytest
 
 from evenflow import App, Delivery, Envelope, Policy, Service, Transaction, parking, running, testing
 from evenflow.engine import Outcome, Partition
-from evenflow.errors import PublishUnknown
+from evenflow.errors import PublishUnknown, StoreConflict, StoreUnavailable
 from evenflow.ids import slot_of
 from evenflow.position import PROCESS_PREFIX, Marks
 from evenflow.testing import World
+from evenflow.testing.world import NotSettled
 from tests.on_postgres import MEMORY_SERIAL, SERIAL
 
-from .events import Placed, loop_of, placed, run, until
+from .events import Placed, Spread, loop_of, placed, run, until
 from .stage import EFFECT, TABLE, Order, case, drained, effects, eventually, opened
 
 ONE = Partition("one", 1, 0)
@@ -474,5 +476,73 @@ def test_a_settle_that_somebody_else_has_cancelled_does_not_end_all_settling() -
             await world.advance(5.0)
             ((next_,),) = await world.rows("shop", "select next from evenflow_position where group_name = 'shop.call'")
             assert (cancelled, set(got), next_) == ([True], {0, 1}, 2)
+
+    run(test)
+
+
+# -- transactions that were undone for the sake of another --------------------------------------------------------------
+
+
+def test_a_store_that_goes_away_right_behind_a_conflict_ends_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        service, seen = Service("shop"), list[str]()
+
+        @service.on(Placed, group="keep")
+        async def keep(event: Placed, tx: Transaction) -> None:
+            seen.append(event.key)
+
+        async with testing.world(App(service)) as world:
+            loop, said = loop_of(world, "shop.keep"), list[str]()
+            real, measure = loop._round, loop.parking.measure
+
+            async def conflicting() -> Any:
+                if not said:
+                    said.append("conflict")
+                    raise StoreConflict("undone for the sake of another")
+                return await real()
+
+            async def away() -> None:
+                if said == ["conflict"]:
+                    said.append("away")
+                    raise StoreUnavailable("it is away")
+                await measure()
+
+            monkeypatch.setattr(loop, "_round", conflicting)
+            monkeypatch.setattr(loop.parking, "measure", away)
+            task = world.running.runtimes["shop"].loop_tasks["shop.keep"]
+            with suppress(NotSettled):  # what waits for the store goes on with time
+                await world.publish(*placed("a"))
+            await world.advance(5.0)
+            assert said == ["conflict", "away"]
+            assert seen == ["a"]
+            assert not task.done()
+
+    run(test)
+
+
+def test_a_partition_that_is_lost_in_the_middle_of_a_chunk_is_no_mistake_of_ours(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def test() -> None:
+        service, lost = Service("shop"), list[Any]()
+
+        @service.on(Spread, group="keep")
+        async def keep(event: Spread, tx: Transaction) -> None:
+            loop = loop_of(world, "shop.keep")
+            tx.write(EFFECT, event.key, event.number)
+            if not lost and len(loop.owned) > 1:
+                mine = slot_of(event.key) % 4
+                lost.extend(each for each in list(loop.owned) if each.number != mine)
+                for partition in lost:
+                    loop.forget(partition)
+
+        async with testing.world(App(service)) as world:
+            await made(world, TABLE.replace(SERIAL, MEMORY_SERIAL))
+            with suppress(NotSettled):  # partitions are claimed anew after a while
+                await world.publish(*[Spread(key=key, number=number) for number, key in enumerate("abcdefgh")])
+            await world.advance(30.0)
+            assert lost
+            assert sorted(await numbers(world)) == list(range(8))
+        assert "unexpected" not in caplog.text
 
     run(test)

@@ -24,6 +24,8 @@ State = Literal["here", "begun", "moved"]
 COPY_PASSES = 10
 COPY_EVENTS = 2000
 COPY_BYTES = 4 << 20
+COPY_SILENCE = 30.0
+"""Seconds that the old engine may take to give what it holds; then the move is broken off."""
 COPY_REST = 500
 """Events that may be left to copy when a compacted topic is sealed: its publishers wait for them."""
 
@@ -80,10 +82,9 @@ async def plan_move(running: Running, source: str, target: str, topics: Sequence
 
 
 def _chosen(running: Running, names: Sequence[str]) -> list[Topic]:
-    places = {running.place(topic.name): topic for topic in running.topics.values()} | dict(running.topics)
     chosen = []
     for name in names:
-        topic = places.get(running.place(name))
+        topic = running.topics.get(running.place(name)) or running.topics.get(name)
         if topic is None:
             known = sorted(each.name for each in running.topics.values())
             raise NotFound(f"this app has no topic {name!r}", remedy=suggestion(name, known) or ", ".join(known))
@@ -169,17 +170,21 @@ async def _copy(old: Engine, new: Engine, log: Log, copied: dict[Partition, int]
         for partition in (each for one in log.generations for each in log.partitions(one.number)):
             low, high = await old.bounds(partition)
             offset = max(low, copied.get(partition, low))
+            last = await old.read(partition, high - 1) if high > offset else None  # a log may end in what is no event
             consumer.assign(partition, offset)
-            while offset < high:
-                fetched = await consumer.fetch(COPY_EVENTS, COPY_BYTES, 1.0)
+            while last is not None and offset <= last[0]:
+                fetched = await consumer.fetch(COPY_EVENTS, COPY_BYTES, COPY_SILENCE)
+                if not fetched:
+                    raise EngineUnavailable(
+                        f"the {old.name} engine does not give events of {log.topic!r} that it holds: {old.trouble}",
+                        remedy="give the same evenflow move once more, when it is well",
+                    )
                 for batch in fetched:
                     await _append(new, partition.topic, list(batch.envelopes))
                     count += len(batch.envelopes)
                     offset = batch.next
-                if not fetched:  # the rest was removed by compaction
-                    break
             consumer.release(partition)
-            copied[partition] = high
+            copied[partition] = max(offset, high)
     finally:
         await consumer.close()
     return count
