@@ -1,4 +1,4 @@
-"""`python -m tests.crash --seconds 1800 --seed N`: the long run. Keeps its folder when anything is wrong."""
+"""`python -m tests.crash --faults 300 --seed N`: the long run. Keeps its folder when anything is wrong."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from .planted import PLANTS
 def main() -> int:
     parser = argparse.ArgumentParser(prog="crash", description=__doc__)
     parser.add_argument("--seconds", type=float, default=120.0, help="of faults; then it drains and is checked")
+    parser.add_argument("--faults", type=int, default=0, help="go on until there were so many, if they take longer")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--pace", type=float, default=1.1, help="seconds between two faults, about")
     parser.add_argument("--rate", type=int, default=1500, help="events published per second, about")
@@ -36,7 +37,7 @@ def main() -> int:
     if options.planted or options.all_planted:
         return proving.with_bugs(list(PLANTS) if options.all_planted else [options.planted], options.seed, pair)
     chosen = Options(seed=options.seed, pace=options.pace, rate=options.rate, pair=pair)
-    return proving.clean(chosen, options.seconds, options.folder)
+    return proving.clean(chosen, options.seconds, options.faults, options.folder)
 
 
 if __name__ == "__main__":

@@ -208,13 +208,20 @@ async def minutely(due: Due, tx: Transaction) -> None:
 
 @asynccontextmanager
 async def lifespan(_: App) -> AsyncGenerator[None]:
-    """Keeps a record of when the event loop of this process has stood still, and that it has come so far."""
-    (FOLDER / f"opened-{PID}").touch()
-    task = asyncio.create_task(_stalls())
+    """Keeps a record of when the event loop of this process has stood still, and that its start is over."""
+    tasks = asyncio.create_task(_stalls()), asyncio.create_task(_started())
     try:
         yield
     finally:
-        task.cancel()
+        for task in tasks:
+            task.cancel()
+
+
+async def _started() -> None:
+    """From then on it waits for servers that are away; before, it may end and say so."""
+    while app.opened._upkeep is None:
+        await asyncio.sleep(0.02)
+    (FOLDER / f"opened-{PID}").touch()
 
 
 async def _stalls() -> None:

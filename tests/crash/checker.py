@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from .books import ACKED, PLACED, TRIED, TX, Books, applied, key_of, line_of, number_of, parked
 from .calls import Call, Fault, check_calls
+from .record import NAMED, OTHERS, by_kind
 from .runs import Run, check_by_hand, check_runs
 
 TOP = {"orders": ("charge", "balance", "ledger", "again"), "readings": ("tally",)}
@@ -89,12 +90,12 @@ class Verdict(NamedTuple):
     def summary(self, faults: Iterable[Fault]) -> str:
         """One line for a person."""
         kinds = Counter(anomaly.kind for anomaly in self.anomalies)
-        kills = sum(1 for fault in faults if fault.what in ("kill", "freeze"))
-        others = "".join(f", {kinds[kind]} {kind}" for kind in ("phantom", "count", "parked", "left") if kinds[kind])
-        return (
-            f"crash: {kills} kills, {self.events} events, {kinds['lost']} lost, {kinds['doubled']} doubled, "
-            f"{kinds['order']} out of order{others}"
-        )
+        struck = by_kind(fault.what for fault in faults)
+        told = ", ".join(f"{struck[kind]} {kind}" for kind in NAMED if struck[kind])
+        found = f"{kinds['lost']} lost, {kinds['doubled']} doubled, {kinds['order']} out of order"
+        more = "".join(f", {kinds[kind]} {kind}" for kind in ("phantom", "count", "parked", "left") if kinds[kind])
+        faulty = f"{sum(struck[kind] for kind in NAMED)} faults ({told}) and {struck[OTHERS]} others"
+        return f"crash: {faulty}, {self.events} events, {found}{more}"
 
 
 def check(history: History) -> Verdict:

@@ -18,6 +18,10 @@ PROGRAM = [sys.executable, "-m", "tests.crash.program"]
 EVENFLOW = [sys.executable, "-m", "evenflow", "run", "tests.crash.app:app"]
 
 
+Known = tuple[int, int]
+"""The pid of a process, and when it was started."""
+
+
 class Child:
     """A process that was started here. It may be the supervisor of others, which it starts itself."""
 
@@ -28,14 +32,14 @@ class Child:
         with (folder / f"{name}.log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=ROOT, env=environment,
-                preexec_fn=_die_with_us,
+                preexec_fn=_as_child,
             )  # fmt: skip
         self.listens = folder / f"listens-{self.process.pid}"
         self._opened = folder / f"opened-{self.process.pid}"
         self.frozen: set[int] = set()
         self.started = time.monotonic()
         self.leaving = 0.0
-        self.known: set[int] = set()
+        self.known: set[Known] = set()
 
     @property
     def running(self) -> bool:
@@ -50,7 +54,7 @@ class Child:
         if not self.supervises:
             return [self.pid] if self.running else []
         found = children_of(self.pid)
-        self.known.update(found)
+        self.known.update((each, born(each)) for each in found)
         return found
 
     def kill(self, pid: int) -> None:
@@ -62,10 +66,10 @@ class Child:
 
     def kill_all(self) -> None:
         """With all that it has started."""
-        pids = {*self.workers(), *(each for each in self.known if alive(each))}
+        self.workers()
         if self.running:
             self.kill(self.pid)
-        kill_pids(pids)
+        kill_known(self.known)
 
     def send(self, number: signal.Signals, pid: int | None = None) -> None:
         with suppress(ProcessLookupError):
@@ -101,8 +105,12 @@ class Child:
             time.sleep(0.5)
 
 
-def _die_with_us() -> None:
-    """Where the system can (Linux): a run that is killed leaves nothing behind."""
+def _as_child() -> None:
+    """Less urgent than we are, through whose proxies everything goes: else a busy machine makes them a slow network.
+
+    Where the system can (Linux), a run that is killed leaves nothing behind.
+    """
+    os.nice(5)
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
@@ -111,14 +119,16 @@ def children_of(pid: int) -> list[int]:
     """Processes that this one has started and that have not ended."""
     with suppress(OSError):
         found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return [int(each) for each in found if alive(int(each))]
+        return [int(each) for each in found if born(int(each))]
     return []
 
 
-def kill_pids(pids: Iterable[int]) -> None:
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+def kill_known(known: Iterable[Known]) -> None:
+    """Those of them that are there still: a pid may be another's by now."""
+    for pid, start in known:
+        if start and born(pid) == start:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def thaw(pid: int) -> None:
@@ -126,10 +136,12 @@ def thaw(pid: int) -> None:
         os.kill(pid, signal.SIGCONT)
 
 
-def alive(pid: int) -> bool:
+def born(pid: int) -> int:
+    """When it was started, in ticks of the system; 0 when it is no more. Pids are given anew within minutes."""
     with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return 0 if fields[0] == "Z" else int(fields[19])
+    return 0
 
 
 def command_of(name: str, way: str, incarnation: int, seed: int, folder: Path) -> list[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from .looking import SERVICES, Look
 
 PARKED = (
@@ -9,9 +12,23 @@ PARKED = (
     "and (group_name, lane) != ('billing.ledger', 'kd-poison') group by group_name"
 )
 OPERATIONS = "select id || ' is ' || state from evenflow_operation where state in ('gathering', 'running', 'paused')"
+STOPPED = "select group_name || ' is stopped: ' || reason from evenflow_group where state = 'stopped'"
 POSITIONS = (
     "select group_name, topic, generation, partition, next from evenflow_position where group_name != 'evenflow.relay'"
 )
+
+
+def wait_drained(look: Look, patience: float, meanwhile: Callable[[], None]) -> str:
+    """Until nothing is left; what is, in words. What has piled up may take its time, as long as it gets less."""
+    began = moved = time.monotonic()
+    rest, least = left(look), amount(look)
+    while rest and time.monotonic() < moved + patience:
+        time.sleep(0.2 if time.monotonic() < began + 10.0 else 1.0)  # a look costs the machine something
+        meanwhile()
+        rest = left(look) or left(look)
+        if (now := amount(look)) < least:
+            least, moved = now, time.monotonic()
+    return rest
 
 
 def amount(look: Look) -> int:
@@ -33,6 +50,7 @@ def left(look: Look) -> str:
             if count:
                 found.append(f"{service}.{table} {count}")
         found += [f"operation {each}" for (each,) in look.rows(service, OPERATIONS)]
+        found += [each for (each,) in look.rows(service, STOPPED)]
         for group, due, dead in look.rows(service, PARKED):
             found += [f"{group}: {due} parked lanes to be tried again"] if due else []
             found += [f"{group}: {dead} dead letters that the operator has not brought back"] if dead else []

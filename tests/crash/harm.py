@@ -3,15 +3,85 @@
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
 import subprocess
+import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from .offset import Offset
+from .record import Record
 
 ROOM = 4 << 30
 BACK = 12 * 3600.0
+FAR = (5.0, 60.0, 600.0, 3600.0, 86400.0, 3 * 86400.0)
+"""Seconds by which the clock jumps at most."""
+SICK = 8.0
+"""Seconds after a harm in which a process may refuse to start, or take its time to end."""
+CLOCK = {"jump": 2}
+FILES = {"fill": 1, "hold": 2}
+"""Where there are files of SQLite."""
+
+
+class Harm:
+    """Each harm ends by itself after a while, by a plan "free" or "unlock", at the latest in peace.
+
+    `until`: when processes are well again.
+    """
+
+    def __init__(self, record: Record, chance: random.Random, disk: Disk, files: Sequence[Path], clock: Path) -> None:
+        self.clock = WallClock(clock)
+        self.until = 0.0
+        self.mix = {**CLOCK, **(FILES if files else {})}
+        self._record = record
+        self._random = chance
+        self._disk = disk
+        self._files = files
+        self._lock: Lock | None = None
+
+    def strike(self, what: str) -> None:
+        getattr(self, f"_{what}")()
+
+    def end(self, plan: str) -> None:
+        """What was planned for now."""
+        getattr(self, f"_{plan}")()
+
+    def peace(self) -> None:
+        self._unlock()
+        self._free()
+
+    def _fill(self) -> None:
+        if self._disk.fill():
+            self._trouble("fill", self._random.choice((0.3, 1.0, 3.0)), "free")
+
+    def _free(self) -> None:
+        self._disk.free()
+        self._record.note("freed")
+
+    def _hold(self) -> None:
+        """Another program holds the write lock of one of the files."""
+        with suppress(sqlite3.Error):
+            if self._lock is None:
+                self._lock = Lock(self._random.choice(self._files))
+                self._trouble("lock", self._random.choice((0.5, 2.0, 6.5)), "unlock")
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+            self._record.note("unlocked")
+
+    def _trouble(self, what: str, seconds: float, end: str) -> None:
+        self._record.note(what)
+        self.until = max(self.until, time.monotonic() + seconds + SICK)
+        self._record.later(seconds, end)
+
+    def _jump(self) -> None:
+        """The wall clock, by seconds to days, back or forth."""
+        by = self.clock.jump(self._random.choice((-1, 1)) * self._random.choice(FAR) * self._random.random())
+        self._record.note("jump" if by >= 0 else "back")
 
 
 class Disk:

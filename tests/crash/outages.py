@@ -15,8 +15,10 @@ from contextlib import suppress
 import psycopg
 
 from services.places import ServiceError
+from .harm import SICK
 from .looking import SERVICES
 from .pair import Machine, System
+from .record import Record
 
 AFTER = 6.0
 """Seconds after a harm within which what it has left undone may be done again."""
@@ -28,20 +30,13 @@ TABLE = {"lock table": 2}
 
 
 class Outages:
-    """`note` puts a fact on record: what, number, time; `later` plans a call of `end` with what it is given here."""
+    """Plans are of the kind "end", and name what `end` is to be called with. `until`: when processes are well again."""
 
-    def __init__(
-        self,
-        system: System,
-        chance: random.Random,
-        note: Callable[[str, int, float], None],
-        later: Callable[[float, str], None],
-    ) -> None:
+    def __init__(self, system: System, record: Record, chance: random.Random) -> None:
         self.system = system
         self.random = chance
-        self.note = note
-        self.later = later
         self.until = 0.0
+        self._record = record
         self._harmed: dict[str, tuple[str, int]] = {}
         self._starting: dict[str, threading.Thread] = {}
         self._lock: psycopg.Connection[tuple[object, ...]] | None = None
@@ -81,11 +76,11 @@ class Outages:
         machine = self.system.machines[name]
         self._starting[name] = threading.Thread(target=_start, args=(machine,))
         self._starting[name].start()
-        self.later(0.1, f"started {name}")
+        self._later(0.1, f"started {name}")
 
     def _started(self, name: str) -> None:
         if self._starting[name].is_alive():
-            self.later(0.1, f"started {name}")
+            self._later(0.1, f"started {name}")
         else:
             del self._starting[name]
             self._end(name)
@@ -122,9 +117,8 @@ class Outages:
         self._unlock()
 
     def _unlock(self) -> None:
+        """By hanging up: the server may be frozen, and answers nothing."""
         if self._lock is not None:
-            with suppress(psycopg.Error):
-                self._lock.rollback()
             self._lock.close()
             self._lock = None
 
@@ -134,10 +128,13 @@ class Outages:
         self._count += 1
         self._harmed[where] = what, self._count
         now = time.monotonic()
-        self.note(what, 0, now)
-        self.note("harmed", self._count, now)
-        self.until = max(self.until, now + seconds + AFTER)
-        self.later(seconds, f"heal {where}")
+        self._record.note(what, 0, now)
+        self._record.note("harmed", self._count, now)
+        self.until = max(self.until, now + seconds + SICK)
+        self._later(seconds, f"heal {where}")
+
+    def _later(self, seconds: float, what: str) -> None:
+        self._record.later(seconds, "end", what)
 
     def end(self, plan: str) -> None:
         """What was planned for now."""
@@ -156,8 +153,8 @@ class Outages:
 
     def _end(self, where: str) -> None:
         end = time.monotonic() + (UNNOTICED if self._forgot(where) else AFTER)
-        self.until = max(self.until, time.monotonic() + AFTER)
-        self.note("well", self._harmed.pop(where)[1], end)
+        self.until = max(self.until, time.monotonic() + SICK)
+        self._record.note("well", self._harmed.pop(where)[1], end)
 
     def _forgot(self, where: str) -> bool:
         return self._harmed[where][0].startswith("forget")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,8 @@ class Plant:
 
 
 PLANTS: dict[str, Plant] = {}
+PARKS = re.compile(r"\s*insert into (\S+\.)?evenflow_parked\b")
+"""On PostgreSQL the tables are named with their schema."""
 KILLS = {"kill": 5, "several": 2, "everything": 3}
 RELAY = {"loader": 4, "kill": 3, "several": 2}
 """Whoever has the relay is struck: every process that is open may have it, the loader too."""
@@ -205,7 +208,7 @@ def due_events_leave_before_they_are_queued() -> None:
                 await session.execute(sql, tuple(row[:3]))
 
         await self.store.transact(remove)
-        await asyncio.sleep(5 * MOMENT)
+        await asyncio.sleep(15 * MOMENT)
         await self.store.transact(put_back)
         return await real(self, owned)
 
@@ -305,7 +308,7 @@ def parks_after_the_commit() -> None:
     real = GroupLoop.commit
 
     async def commit(self: Any, unit: Any) -> None:
-        adds = [each for each in unit.statements[unit.applied :] if "into evenflow_parked" in each[0]]
+        adds = [each for each in unit.statements[unit.applied :] if PARKS.match(each[0])]
         if adds:
             unit.statements[unit.applied :] = [each for each in unit.statements[unit.applied :] if each not in adds]
             unit.sites = []

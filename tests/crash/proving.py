@@ -24,18 +24,18 @@ FIRST = 6.0
 """Seconds of faults in the first run with a bug; each later one is longer."""
 
 
-def clean(options: Options, seconds: float, folder: Path | None) -> int:
-    """One run. The folder is kept when anything is wrong, or when it was named."""
+def clean(options: Options, seconds: float, faults: int, folder: Path | None) -> int:
+    """One run, for so long and with so many faults. The folder is kept when anything is wrong, or when it was named."""
     place = folder or Path(tempfile.mkdtemp(prefix="evenflow-crash-"))
     nemesis = Nemesis(place, options)
     if options.disk and options.pair.files and not nemesis.system.disk.mounted:
         print("the disk is never full in this run: only root can mount a small one")
     failed = 1
     try:
-        nemesis.run(seconds)
-        counts = ", ".join(f"{n} {what}" for what, n in nemesis.counts.items())
+        nemesis.run(seconds, faults)
+        counts = ", ".join(f"{n} {what}" for what, n in nemesis.record.counts.items())
         print(f"seed {options.seed}: {counts}; drained in {nemesis.drained:.1f} s")
-        failed = report(place, nemesis.complaints)
+        failed = report(place, nemesis.record.complaints)
         if failed or folder:
             nemesis.system.disk.keep()
             print(f"kept for a look: {place}")

@@ -8,6 +8,7 @@ import pytest
 
 from .calls import Call, Fault
 from .checker import Asked, Effect, History, Parked, check
+from .record import by_kind
 from .runs import Run
 
 GROUPS = ("charge", "balance", "ledger", "again", "ship", "confirm", "parcel")
@@ -75,8 +76,16 @@ def test_a_clean_history_passes() -> None:
     verdict = check(history)
     assert verdict.anomalies == []
     assert verdict.summary([Fault("kill", 1, 1.0), Fault("freeze", 1, 1.0), Fault("thaw", 1, 2.0)]) == (
-        "crash: 2 kills, 55 events, 0 lost, 0 doubled, 0 out of order"
+        "crash: 2 faults (1 kills, 1 freezes) and 0 others, 55 events, 0 lost, 0 doubled, 0 out of order"
     )
+
+
+def test_faults_are_counted_by_kind() -> None:
+    facts = ["kill", "thaw", "kill postgres", "freeze", "freeze kafka", "cut store", "half-open engine", "well", "join"]
+    kinds = by_kind([*facts, "leave", "reload", "fill kafka", "lock table", "back", "started", "stall", "start"])
+    assert kinds == {
+        "kills": 1, "server kills": 1, "freezes": 1, "server freezes": 1, "cuts": 2, "rebalances": 3, "others": 3,
+    }  # fmt: skip
 
 
 # -- what is wrong ------------------------------------------------------------------------------------------------------

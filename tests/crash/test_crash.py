@@ -12,7 +12,8 @@ import pytest
 from tests.servers import refuse
 
 from .checker import check
-from .children import ROOT
+from .children import ROOT, born, kill_known
+from .crew import wrong
 from .nemesis import Nemesis, Options
 from .pair import Pair, missing
 from .proving import with_bug
@@ -60,11 +61,11 @@ def run(folder: Path, options: Options, seconds: float) -> Counter[str]:
         nemesis.close()
     history = read(folder)
     verdict = check(history)
-    assert nemesis.complaints == []
+    assert nemesis.record.complaints == []
     assert verdict.anomalies == [], verdict.summary(history.faults)
     assert verdict.events > 500
     assert {call.phase for call in history.calls} >= {"start", "end"}
-    return nemesis.counts
+    return nemesis.record.counts
 
 
 @pytest.mark.slow
@@ -89,3 +90,23 @@ def test_what_judges_never_loads_evenflow() -> None:
     code = "import sys, tests.crash.proving; print(*(name for name in sys.modules if name.split('.')[0] == 'evenflow'))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert set(done.stdout.split()) <= {"evenflow", "evenflow.errors", "evenflow.lab", "evenflow.lab.proxy"}
+
+
+def test_a_pid_that_is_given_anew_is_no_process_of_ours() -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        kill_known({(other.pid, born(other.pid) - 1), (other.pid, 0)})
+        assert other.poll() is None
+        kill_known({(other.pid, born(other.pid))})
+        assert other.wait(10) < 0
+    assert born(other.pid) == 0
+
+
+def test_what_a_process_says_and_should_not_is_found(tmp_path: Path) -> None:
+    fine = "WARNING group a.b waits: server closed the connection unexpectedly; group a.b: e is tried again"
+    bad = (
+        "ERROR group a.b is stopped: the log ends at -1001",
+        "ERROR service a: unexpected while sharing out partitions",
+    )
+    log = tmp_path / "worker-0.log"
+    log.write_text("\n".join((fine, *bad, fine)))
+    assert [line.partition(": ")[2] for line in wrong(log)] == list(bad)
