@@ -12,6 +12,7 @@ NO_STATEMENT = "26000"
 ABORTED = "25P02"
 READ_ONLY = "25006"
 LOCK_TIMEOUT = "55P03"
+DIVISION_BY_ZERO = "22012"
 UNFIT = "22023"
 """What a value gets that is refused before it is sent."""
 LOST = "08006"
@@ -125,14 +126,19 @@ def connect_words(text: str) -> str:
 
 def connect_remedy(message: str) -> str:
     """What to do about a connection that was refused. libpq has no code for these, only words."""
-    for words, remedy in _CONNECT:
+    for words, remedy in (*_WRONG, *_AWAY):
         if words in message:
             return remedy
     return "see that the server runs, and that host and port in the URL are right"
 
 
+def connect_in_vain(message: str) -> bool:
+    """Whether only a person can mend that a connection was refused: waiting for the server does not."""
+    return any(words in message for words, _ in _WRONG)
+
+
 _POOLS = "raise max_connections, or give the stores smaller pools (?pool=)"
-_CONNECT = (
+_WRONG = (
     ("password authentication failed", "correct the user or the password in the URL"),
     ("no password supplied", "put the password into the URL, or into ~/.pgpass"),
     ("root certificate", "name the file that signs the server's certificate with ?sslrootcert="),
@@ -144,9 +150,14 @@ _CONNECT = (
     ("failed to resolve host", "correct the host in the URL"),
     ("SSL negotiation", "correct host and port in the URL: who answers there is no PostgreSQL"),
     ("does not support SSL", "take sslmode out of the URL, or have the server speak TLS"),
+    (' value: "', "correct this option in the URL"),
+    ("for connection option", "correct this option in the URL"),
+)
+_AWAY = (
     ("starting up", "wait until it has started: after a crash it first reads its log again"),
     ("shutting down", "start it again when it has ended"),
     ("not yet accepting connections", "wait until it has started, or see what its log says"),
     ("too many clients", _POOLS),
+    ("too many connections", "raise the connection limit of the role or the database, or give a smaller ?pool="),
     ("remaining connection slots", _POOLS),
 )

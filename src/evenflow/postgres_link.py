@@ -6,7 +6,8 @@ What a statement's placeholders and columns are is asked once per text, and kept
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from operator import call
 from typing import Any
 
@@ -22,8 +23,12 @@ from evenflow.postgres_types import INT2, INT4, INT8, TEXT, TooWide, kind_of
 __all__ = ["Link", "Statement"]
 
 _FATAL = pq.ExecStatus.FATAL_ERROR
+_MANY = 32
+"""Statements of which those with one text are prepared together."""
 _BURST = 256
 """Statements that are sent between two looks at whether the socket takes them."""
+_Ready = tuple[bytes, Iterator[tuple[bytes | None, ...]], list[int], int]
+"""Its name, and the values of one statement after another, with their formats and that of its rows."""
 _UNDETERMINED = frozenset({"42P18", "42804", "42725", "42883"})
 
 
@@ -45,7 +50,7 @@ class Link(Pipeline):
     async def run(
         self, statements: Sequence[Statement], *, before: Iterable[str] = (), after: Iterable[str] = ()
     ) -> list[pq.abc.PGresult]:
-        """Run the statements in order; their results. `before` and `after` are texts of our own, whose results stay.
+        """Run the statements in order; their results, and those of `after`. That and `before` are texts of our own.
 
         Raises `PostgresError` with the index of the one that failed, or -1 for one of ours.
         """
@@ -64,6 +69,21 @@ class Link(Pipeline):
         except (ValueError, OverflowError, ArithmeticError) as error:
             raise self._blamed(unfit(_misread(plan, results[0], error)), sql, args, 0) from error
 
+    async def rows(
+        self, statements: Sequence[Statement], *, before: Iterable[str] = (), after: Iterable[str] = ()
+    ) -> list[list[tuple[Any, ...]]]:
+        """Run the statements in order; the rows of each."""
+        find = self.place.plans.find
+        known = [find(sql, tuple(map(type, args))) for sql, args in statements]
+        results, _ = await self._do(statements, before, after)
+        rows = []
+        for (sql, args), plan, result in zip(statements, known, results, strict=False):
+            read = plan or find(sql, tuple(map(type, args)))
+            if read is None:
+                raise PostgresError("too many different statements at once", lost=True)
+            rows.append(read.rows(result) if read.columns else [])
+        return rows
+
     async def control(self, *texts: str) -> list[pq.abc.PGresult]:
         """Run texts of our own, without arguments; their results."""
         await self._take()
@@ -81,8 +101,9 @@ class Link(Pipeline):
         try:
             self._alive()
             name = b"evenflow_look_%d" % id(self)
-            self._pg.send_prepare(name, b"select count(*) from pg_prepared_statements where name = $1", [TEXT])
-            self._pg.send_query_prepared(name, [name])
+            with self._sending():
+                self._pg.send_prepare(name, b"select count(*) from pg_prepared_statements where name = $1", [TEXT])
+                self._pg.send_query_prepared(name, [name])
             self._sent += 2
             results = await self._sync()
             self._raise_first(results, len(results), ())
@@ -99,8 +120,9 @@ class Link(Pipeline):
         await self._take()
         try:
             self._alive()
-            self._pg.exit_pipeline_mode()
-            self._pg.send_query(sql.encode())
+            with self._sending():
+                self._pg.exit_pipeline_mode()
+                self._pg.send_query(sql.encode())
             self._sent = -1
             self._push()
             results = await self._collected()
@@ -131,6 +153,7 @@ class Link(Pipeline):
         """Send all of whose plans are known, and what has to be learned when its turn comes."""
         plans, names, pg = self.place.plans, self._names, self._pg
         latest, send = plans.latest.get, pg.send_query_prepared
+        together = (self._together(statements) if len(statements) >= _MANY else {}).get
         kept: list[pq.abc.PGresult] = []
         start, plan = 0, None
         while True:
@@ -140,28 +163,33 @@ class Link(Pipeline):
             unknown, narrow = -1, None
             for index in range(start, len(statements)):
                 sql, args = statements[index]
-                plan, types = latest(sql), tuple(map(type, args))
-                if plan is None or plan.types != types:
-                    plan = plans.find(sql, types)
-                    if plan is None:
-                        unknown = index
-                        break
-                try:
-                    values = list(map(call, plan.encoders, args))
-                except TooWide:
-                    unknown, narrow = index, plan
-                    break
-                except (ValueError, TypeError, AttributeError) as error:
-                    wrong = self._blamed(unfit(error), sql, args, index)
-                    break
-                if name := names.get(plan):
+                if (ready := together(sql)) is not None:
+                    name, many, formats, result_format = ready
+                    values: Sequence[bytes | None] = next(many)
+                else:
+                    plan, types = latest(sql), tuple(map(type, args))
+                    if plan is None or plan.types != types:
+                        plan = plans.find(sql, types)
+                        if plan is None:
+                            unknown = index
+                            break
                     try:
-                        send(name, values, plan.formats, plan.result_format)
+                        values = list(map(call, plan.encoders, args))
+                    except TooWide:
+                        unknown, narrow = index, plan
+                        break
+                    except (ValueError, TypeError, AttributeError) as error:
+                        wrong = self._blamed(unfit(error), sql, args, index)
+                        break
+                    if not (name := names.get(plan, b"")):
+                        self._post(plan, values)
+                    formats, result_format = plan.formats, plan.result_format
+                if name:
+                    try:
+                        send(name, values, formats, result_format)
                     except psycopg.Error as error:
                         raise self._broken(str(error)) from error
                     self._sent += 1
-                else:
-                    self._post(plan, values)
                 if not index % _BURST and index + 1 < len(statements) and pg.flush():
                     await self._drain()
             if wrong is None and unknown < 0:
@@ -169,7 +197,7 @@ class Link(Pipeline):
             if self._sent:
                 results = await self._sync()
                 self._raise_first(results, ours, statements, start)
-                kept += results[ours : ours + len(statements) - start]
+                kept += results[ours:]
             if wrong is not None:
                 raise wrong
             if unknown < 0:
@@ -178,6 +206,19 @@ class Link(Pipeline):
             statements = list(statements)
             statements[unknown] = (sql, await self._learn(sql, args, unknown, narrow))
             start = unknown
+
+    def _together(self, statements: Sequence[Statement]) -> dict[str, _Ready]:
+        """By text, what to send of statements that need no look at each: prepared, and with values that fit."""
+        given = defaultdict[str, list[tuple[Any, ...]]](list)
+        for sql, args in statements:
+            given[sql].append(args)
+        ready = {}
+        for sql, some in given.items():
+            plan = self.place.plans.latest.get(sql)
+            name = self._names.get(plan) if plan is not None else None
+            if plan is not None and name and (values := plan.values(some)) is not None:
+                ready[sql] = name, values, plan.formats, plan.result_format
+        return ready
 
     # -- statements that are not known yet --------------------------------------------------------------------------
 
@@ -238,8 +279,9 @@ class Link(Pipeline):
             self._post_all(["savepoint evenflow_learn"])
         self._alive()
         text = sql.encode()
-        self._pg.send_prepare(b"", text, oids)
-        self._pg.send_describe_prepared(b"")
+        with self._sending():
+            self._pg.send_prepare(b"", text, oids)
+            self._pg.send_describe_prepared(b"")
         self._sent += 2
         if inside:
             self._post_all(["release evenflow_learn"])

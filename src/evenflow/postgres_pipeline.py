@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -169,9 +169,20 @@ class Pipeline:
 
     def _end_flush(self) -> None:
         self._alive()
-        self._pg.pipeline_sync()
+        try:
+            self._pg.pipeline_sync()
+        except psycopg.Error as error:  # the library knows already that the connection is lost
+            raise self._broken(str(error)) from error
         self._synced = True
         self._push()
+
+    @contextmanager
+    def _sending(self) -> Iterator[None]:
+        """Of what is sent seldom: the library's error is that the connection is lost."""
+        try:
+            yield
+        except psycopg.Error as error:
+            raise self._broken(str(error)) from error
 
     def _push(self) -> None:
         """Let the socket take what is to be sent, now or as soon as it can."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import namedtuple
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from itertools import repeat
 from typing import Any
@@ -13,7 +13,7 @@ from psycopg import pq
 
 from evenflow.postgres_decoding import Decoder, decoders
 from evenflow.postgres_errors import UNFIT, PostgresError
-from evenflow.postgres_types import TEXTS, Encoder, encoder, natural, plain
+from evenflow.postgres_types import TEXTS, Encoder, encoder, in_columns, natural, plain
 
 Key = tuple[str, tuple[type, ...]]
 LIMIT = 2000
@@ -26,7 +26,9 @@ _STATE = frozenset({"set", "reset", "listen", "unlisten", "discard", "deallocate
 class Plan:
     """A statement text for arguments of certain classes."""
 
-    __slots__ = ("columns", "encoders", "formats", "new", "oids", "read", "result_format", "sql", "text", "types")
+    __slots__ = (
+        "columns", "encoders", "formats", "many", "new", "oids", "read", "result_format", "sql", "text", "types"
+    )  # fmt: skip
 
     def __init__(self, text: str, types: tuple[type, ...], oids: Sequence[int]) -> None:
         self.text = text
@@ -35,6 +37,7 @@ class Plan:
         self.oids = tuple(oids)
         chosen = [encoder(type_, oid) for type_, oid in zip(types, oids, strict=True)]
         self.encoders: tuple[Encoder, ...] = tuple(each[0] for each in chosen)
+        self.many = tuple(map(in_columns, self.encoders))
         self.formats: list[int] = [each[1] for each in chosen]
         self.result_format = 0
         self.read: tuple[Decoder, ...] = ()
@@ -47,6 +50,17 @@ class Plan:
         self.columns = tuple((description.fname(n) or b"").decode() for n in range(count))
         self.result_format, self.read = decoders(tuple(description.ftype(n) for n in range(count)))
         self.new = partial(tuple.__new__, row_class(self.columns))
+
+    def values(self, given: Sequence[tuple[Any, ...]]) -> Iterator[tuple[bytes | None, ...]] | None:
+        """What to send for many argument lists, column by column. None where it takes a look at each of them."""
+        try:
+            columns = list(zip(*given, strict=True))
+            kinds = [set(map(type, column)) for column in columns]
+            if not columns or kinds != [{type_} for type_ in self.types]:
+                return None
+            return iter(list(zip(*[encode(column) for encode, column in zip(self.many, columns)])))  # noqa: B905
+        except (ValueError, TypeError, AttributeError):
+            return None
 
     def rows(self, result: pq.abc.PGresult) -> list[tuple[Any, ...]]:
         """The rows of a result, as named tuples."""

@@ -28,12 +28,18 @@ from pg_catalog.pg_stat_activity as a where a.pid = any ($1::int[])
 """
 
 
+_ASK_POOLED = """
+select count(*) from pg_catalog.pg_stat_activity
+where application_name = $1 and datname = current_database() and state = 'active' and pid <> pg_backend_pid()
+"""
+
+
 class Silence:
     """Asks the server, over another connection, about those that wait, and gives up what can get no answer.
 
     The other connection is there only while somebody waits for long. `what` is whose connections they are, for the
-    log. Behind a pooler nobody knows which of the server's sessions is whose: then only a server that answers
-    nobody is noticed.
+    log. Behind a pooler nobody knows which of the server's sessions is whose: then those that wait are given up when
+    the pooler serves others at once, and the server works on nothing under our name, twice in a row.
     """
 
     def __init__(self, links: Callable[[], Iterable[Link]], place: PostgresPlace, what: str, *, pooled: bool) -> None:
@@ -42,6 +48,8 @@ class Silence:
         self._what = what
         self._pooled = pooled
         self._asking: Link | None = None
+        self._lost: dict[Link, float] = {}
+        """Behind a pooler: what was waited for when nothing was worked on, and since when."""
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._run())
 
@@ -64,7 +72,8 @@ class Silence:
         waited = {link: link.since for link in silent}
         try:
             async with asyncio.timeout(PATIENCE):
-                found = await self._ask([link.pid for link in silent])
+                found = {} if self._pooled else await self._ask([link.pid for link in silent])
+                lost = self._pooled and not await self._works()
         except TimeoutError:
             self._give_up(waited, f"no answer for {PATIENCE:g} s")
         except PostgresError as error:
@@ -74,14 +83,25 @@ class Silence:
             else:
                 self._give_up(waited, error.message)
         else:
+            before, self._lost = self._lost, waited if lost else {}
             for link, since in waited.items():
                 if link.since == since and not self._pooled:
                     self._judge(link, found.get(link.pid))
+                elif link.since == since == before.get(link) and lost:
+                    link.fail("the server works on nothing of ours: a connection to the pooler was lost on the way")
 
     async def _ask(self, pids: list[int]) -> dict[int, tuple[Any, ...]]:
+        return {row[0]: row for row in await (await self._link()).fetch(_ASK, (pids,))}
+
+    async def _works(self) -> bool:
+        """Whether the server works on anything of this process."""
+        ((count,),) = await (await self._link()).fetch(_ASK_POOLED, (self._place.application,))
+        return bool(count)
+
+    async def _link(self) -> Link:
         if self._asking is None or self._asking.dead:
             self._asking = await Link.connect(self._place)
-        return {row[0]: row for row in await self._asking.fetch(_ASK, (pids,))}
+        return self._asking
 
     def _give_up(self, waited: dict[Link, float], why: str) -> None:
         self._leave()

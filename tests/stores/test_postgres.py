@@ -4,10 +4,12 @@ import asyncio
 import re
 import uuid
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 
 from evenflow.clock import SystemClock
+from evenflow.postgres_link import Link
 from evenflow.postgres_place import conninfo_of
 from evenflow.stores.postgres import PostgresStore, PostgresStoreOptions
 from evenflow.testing import store_statements
@@ -66,3 +68,33 @@ def test_suite(check, kind, database):
         asyncio.run(run_check(check, factory_of(url, schema=f"t_{uuid.uuid4().hex}", **KINDS[kind])))
     except NotApplicable as reason:
         pytest.skip(str(reason))
+
+
+def test_guards_statements_and_commit_are_one_round_trip(database, monkeypatch):
+    trips = []
+    real = Link._end_flush
+    guard = ("select 1 from made where id = $1 for update", (0,))
+
+    def counted(link):
+        trips.append(link)
+        real(link)
+
+    async def last(number, session):
+        statements = [("insert into made values ($1)", (number,))]
+        assert await session.run(statements, [guard], last=True) == 1
+
+    async def main():
+        async with factory_of(database, schema=f"t_{uuid.uuid4().hex}")() as store:
+            await store_statements.make(store, "create table made (id bigint primary key)")
+            await store.transact(lambda session: session.run([("insert into made values ($1)", (0,))]))
+            await store.transact(partial(last, 1))
+            store._open.control.committed = lambda: None  # it has a connection of its own
+            store._open.units._notify = lambda: None
+            await asyncio.sleep(0.05)
+            monkeypatch.setattr(Link, "_end_flush", counted)
+            await store.transact(partial(last, 2))
+            monkeypatch.undo()
+            assert len(trips) == 1
+            assert await store.read("select count(*) from made") == [(3,)]
+
+    asyncio.run(main())

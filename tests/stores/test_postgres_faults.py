@@ -4,12 +4,15 @@ import asyncio
 import time
 from contextlib import asynccontextmanager
 
+import psycopg
 import pytest
 
 from evenflow import postgres_silence
 from evenflow.clock import SystemClock
 from evenflow.errors import StoreUnavailable
 from evenflow.places import make_store
+from evenflow.postgres_errors import PostgresError
+from evenflow.postgres_link import Link
 from evenflow.postgres_place import PostgresPlace, conninfo_of
 from evenflow.postgres_silence import Silence
 from evenflow.stores import postgres_control
@@ -118,6 +121,25 @@ def test_an_answer_that_is_lost_on_the_way_is_noticed(postgres_url, impatient):
         asyncio.run(main())
 
 
+def test_the_answer_to_last_statements_that_is_lost_says_that_they_may_be_committed(postgres_url, impatient):
+    with Proxy(servers.postgres().port) as proxy:
+
+        async def main():
+            async with opened(proxied(postgres_url, proxy)) as store:
+                guard = ("select 1 from made where id = $1 for update", (1,))
+                for number in (1, 2):
+                    await store.transact(lambda session, n=number: session.run([(ADD, (n, "w"))], last=True))
+                proxy.swallow(down=True, up=False)
+                with pytest.raises(StoreUnavailable, match="may have been done or not"):
+                    async with asyncio.timeout(PATIENCE):
+                        await store.transact(lambda session: session.run([(ADD, (3, "w"))], [guard], last=True))
+                proxy.heal()
+                await again(lambda: add(store, 4), "after the network was well")
+                assert await numbers(store) in ([1, 2, 4], [1, 2, 3, 4])
+
+        asyncio.run(main())
+
+
 def test_one_connection_that_is_cut_without_a_word_is_given_up(postgres_url, impatient):
     with Proxy(servers.postgres().port) as proxy:
 
@@ -128,6 +150,25 @@ def test_one_connection_that_is_cut_without_a_word_is_given_up(postgres_url, imp
                 async with asyncio.timeout(PATIENCE):
                     await again(lambda: add(store, 2), "after the connection was lost")
                 assert await numbers(store) == [1, 2]
+
+        asyncio.run(main())
+
+
+def test_one_connection_to_a_pooler_that_is_cut_without_a_word_is_given_up(postgres_url, impatient):
+    """Behind it nobody knows which session of the server is whose."""
+    with Proxy(servers.pgbouncer().port) as proxy:
+
+        async def main():
+            async with opened(proxied(postgres_url, proxy)) as store:
+                await add(store, 1)
+                await add(store, 2)
+                proxy.forget()
+                began = time.monotonic()
+                await again(lambda: add(store, 3), "after the connection was lost")
+                assert await numbers(store) == [1, 2, 3]
+                assert time.monotonic() - began < 15.0
+                slow = store.read("select pg_sleep(3)")  # what the server works on is left alone
+                await slow
 
         asyncio.run(main())
 
@@ -242,5 +283,33 @@ def test_a_unit_that_waits_for_a_lock_holds_up_no_others(postgres_url):
             await holder.commit()
             assert await waiting == 1
             assert await store.read("select word from made where id = 1") == [("heldthen",)]
+
+    asyncio.run(main())
+
+
+class Refusing:
+    """The library's connection, which knows before us that it is lost, and refuses what is sent next."""
+
+    def __init__(self, real):
+        self.real = real
+
+    def __getattr__(self, name):
+        return getattr(self.real, name)
+
+    def refuse(self, *_):
+        raise psycopg.OperationalError("connection not in pipeline mode")
+
+    pipeline_sync = exit_pipeline_mode = refuse
+
+
+@pytest.mark.parametrize("send", [lambda link: link.run([("select 1", ())]), lambda link: link.script("select 1")])
+def test_what_the_library_has_noticed_before_us_is_a_lost_connection_too(postgres_url, send):
+    async def main():
+        link = await Link.connect(PostgresPlace(conninfo_of(postgres_url, "")))
+        link._pg = Refusing(link._pg)
+        with pytest.raises(PostgresError) as caught:
+            await send(link)
+        assert caught.value.lost
+        assert link.dead
 
     asyncio.run(main())

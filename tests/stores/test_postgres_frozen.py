@@ -8,10 +8,14 @@ import sys
 import time
 from contextlib import contextmanager
 
+import psycopg
 import pytest
 
+from evenflow import App, Service
 from evenflow.clock import SystemClock
 from evenflow.places import make_store
+from evenflow.settings import Settings
+from tests.premortem.stage import ended, in_child
 from tests.stores.test_postgres import pooled
 
 CHILD = """
@@ -91,3 +95,37 @@ def test_what_a_frozen_process_holds_is_taken_from_it(postgres_url, way):
             await store.close()
 
     asyncio.run(main())
+
+
+def test_a_frozen_publisher_that_owns_nothing_holds_up_others_for_a_lease_only(postgres_url, tmp_path):
+    """Nobody claims anything of it; who shares the store notices that it beats no more."""
+    given = {"engine": "sqlite:///log.db", "store": postgres_url, "folder": str(tmp_path), "lease": 2.0}
+
+    def published():
+        return App(Service("shop"))
+
+    async def freeze(app):
+        async with app.open(settings=Settings.load(given, env={})), app.transaction(app.services[0]) as tx:
+            await tx.execute("update made set word = 'theirs'")
+            os.kill(os.getpid(), signal.SIGSTOP)
+            await asyncio.sleep(60)
+
+    with psycopg.connect(postgres_url, autocommit=True) as admin:
+        admin.execute("create schema shop")
+        admin.execute("create table shop.made as select 'before' as word")
+    child = in_child(lambda: freeze(published()))
+    try:
+        os.waitpid(child, os.WUNTRACED)
+
+        async def main():
+            app = published()
+            async with app.open(settings=Settings.load(given, env={})):
+                began = time.monotonic()
+                async with app.transaction(app.services[0]) as tx:
+                    await tx.execute("update made set word = 'ours'")
+                assert time.monotonic() - began < 10.0
+
+        asyncio.run(main())
+    finally:
+        os.kill(child, signal.SIGKILL)
+        ended(child)

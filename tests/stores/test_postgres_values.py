@@ -137,6 +137,68 @@ def test_many_numerics_come_back_as_they_went_in(url):
     assert on_store(url, work) == numbers
 
 
+KINDS = ("int", "bigint", "smallint", "float8", "text", "bool", "uuid", "numeric", "jsonb", "timestamptz", "bytea")
+
+
+def test_many_statements_at_once_are_sent_as_each_of_them_would_be(url):
+    draw = random.Random(11)
+
+    def row(number):
+        return (
+            number,
+            draw.choice((-(2**63), 2**63 - 1, draw.randrange(-(2**40), 2**40))),
+            draw.randrange(-(2**15), 2**15),
+            draw.choice((0.1, -1e300, 5e-324, draw.random())),
+            draw.choice(("", "grüße", "\U0001f600", f"c{number}")),
+            bool(number % 2),
+            UUID(int=draw.randrange(2**128)),
+            Decimal(draw.randrange(10**12)).scaleb(-3),
+            {"n": [number, None]},
+            NOON + timedelta(microseconds=number),
+            bytes([number % 256]) * (number % 3),
+        )
+
+    rows = [row(number) for number in range(120)]
+    rows[70] = (70, *(None for _ in rows[70][1:]))  # of other classes: its text needs a look at each statement
+    columns = ", ".join(f"c{n} {kind}" for n, kind in enumerate(KINDS))
+    places = ", ".join(f"${n + 1}" for n in range(len(KINDS)))
+    both = [f"insert into {name} values ({places})" for name in ("mixed", "alike")]
+
+    async def work(store):
+        await store.transact(lambda session: session.execute(f"create table mixed ({columns})"))
+        await store.transact(lambda session: session.execute(f"create table alike ({columns})"))
+
+        async def add(session, some):
+            await session.run([(sql, row) for row in some for sql in both if row[1] is not None or sql == both[0]])
+
+        for place in range(0, 120, 40):  # by the third time they are prepared
+            await store.transact(lambda session, some=rows[place : place + 40]: add(session, some))
+        return await store.read("select * from mixed order by ctid"), await store.read(
+            "select * from alike order by ctid"
+        )
+
+    mixed, alike = on_store(url, work)
+    assert mixed == rows
+    assert alike == [row for row in rows if row[1] is not None]
+
+
+def test_of_many_statements_at_once_the_one_whose_value_does_not_fit_is_named(url):
+    async def work(store):
+        sql = "insert into narrow values ($1, $2, $3)"
+        await store.transact(lambda session: session.execute("create table narrow (id int, word text, share float8)"))
+        plain = [(sql, (n, "w", 0.5)) for n in range(60)]
+        for _ in range(3):
+            await store.transact(lambda session: session.run(plain))
+        for place, args in ((0, (2**31, "w", 0.5)), (31, (1, "\ud800", 0.5)), (59, (1, "w", float("nan"))), (40, (1,))):
+            statements = [*plain[:place], (sql, args), *plain[place + 1 :]]
+            with pytest.raises(StatementFailed) as caught:
+                await store.transact(lambda session, some=statements: session.run(some))
+            assert (caught.value.index, caught.value.arguments) == (place, args)
+        return await store.read("select count(*) from narrow")
+
+    assert on_store(url, work) == [(180,)]
+
+
 def test_statements_keep_their_plans_through_changes_of_their_tables(url):
     async def work(store):
         async def run(*statements):

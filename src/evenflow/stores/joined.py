@@ -158,7 +158,13 @@ class Preceded:
         self._before = before
         self.begin, self.commit, self.rollback = session.begin, session.commit, session.rollback
 
-    async def run(self, statements: Sequence[Statement], guards: Sequence[Statement] = ()) -> int:
+    async def run(
+        self,
+        statements: Sequence[Statement],
+        guards: Sequence[Statement] = (),
+        *,
+        last: bool = False,  # noqa: ARG002
+    ) -> int:
         await self._before()
         return await self._session.run(statements, guards)
 

@@ -141,7 +141,13 @@ class JoinedSession:
     async def rollback(self) -> None:
         return
 
-    async def run(self, statements: Sequence[Statement], guards: Sequence[Statement] = ()) -> int:
+    async def run(
+        self,
+        statements: Sequence[Statement],
+        guards: Sequence[Statement] = (),
+        *,
+        last: bool = False,  # noqa: ARG002
+    ) -> int:
         for held, (sql, args) in enumerate(guards):
             if await self.execute(sql, args) != 1:
                 return held

@@ -112,7 +112,13 @@ class _Thread:
     async def _step(self, method: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
         return await self._there.call(lambda _: stepped(partial(method, *args)()))
 
-    async def run(self, statements: Sequence[Statement], guards: Sequence[Statement] = ()) -> int:
+    async def run(
+        self,
+        statements: Sequence[Statement],
+        guards: Sequence[Statement] = (),
+        *,
+        last: bool = False,  # noqa: ARG002
+    ) -> int:
         return await self._step(self._session.run, statements, guards)
 
     async def execute(self, sql: str, args: tuple[Any, ...] = ()) -> int:

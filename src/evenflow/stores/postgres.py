@@ -20,7 +20,7 @@ from evenflow.clock import Clock, Signal
 from evenflow.errors import EvenflowError, Refused, StatementFailed, StoreUnavailable
 from evenflow.ids import new_id
 from evenflow.postgres_checks import keeps_names, pooled
-from evenflow.postgres_errors import READ_ONLY, PostgresError, Trouble
+from evenflow.postgres_errors import READ_ONLY, PostgresError, Trouble, connect_in_vain
 from evenflow.postgres_link import Link
 from evenflow.postgres_place import PostgresPlace
 from evenflow.postgres_silence import Silence
@@ -106,7 +106,7 @@ class PostgresStore:
             await self.close()
             if isinstance(error, PostgresError):
                 raise _refused(error) from error
-            if isinstance(error, StoreUnavailable):
+            if isinstance(error, StoreUnavailable) and connect_in_vain(error.message):
                 raise Refused(error.message, remedy=error.remedy) from error
             raise
 
@@ -182,6 +182,9 @@ class PostgresStore:
 
     async def processes(self) -> list[Process]:
         return await self._opened().control.processes()
+
+    async def beat_and_look(self, process: Process, sql: str) -> tuple[list[Row], list[Process]]:
+        return await self._opened().control.beat_and_look(process, sql)
 
     async def forget(self, process: str) -> None:
         await self._opened().control.forget(process)

@@ -10,7 +10,7 @@ from evenflow.clock import Signal
 from evenflow.errors import StoreUnavailable
 from evenflow.postgres_errors import PostgresError
 from evenflow.postgres_link import Link
-from evenflow.store import Process, Row
+from evenflow.store import Process, Row, Statement
 from evenflow.stores.postgres_pool import Connecting, closed, roll_back
 from evenflow.stores.postgres_schema import quoted
 from evenflow.stores.postgres_session import BEGIN, translate
@@ -21,8 +21,8 @@ NOTIFY_PAUSE = 0.01
 """Seconds between two notices to others, which tell of all commits in between."""
 LOOK = 0.1
 """Seconds between two looks at what nobody has notified us of: what users' own transactions have published."""
-LOOK_QUIET = 0.4
-"""The same when there has been nothing for `QUIET` seconds: a look costs CPU here and on the server."""
+LOOK_QUIET = 0.55
+"""The same when there has been nothing for `QUIET` seconds: a little more than a tick takes, which looks as well."""
 QUIET = 5.0
 LOOK_POOLED = 0.05
 """The same where a pooler stands before the server, through which nobody can be notified."""
@@ -38,12 +38,18 @@ class Control:
         self.changed = Changed(self._begin_looking)
         self._connecting = connecting
         self._schema = quoted(schema)
+        self._all = f"select id, pid, boot, started, groups, beat from {self._schema}.evenflow_process order by id"
+        self._newest = (
+            f"select (select coalesce(max(number), 0) from {self._schema}.evenflow_change), "
+            f"(select max(id) from {self._schema}.evenflow_outbox)"
+        )
         self._channel = f"evenflow {schema}"[:63]
         self._link: Link | None = None
         self._making = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self._closed = False
         self._seen: tuple[Any, ...] | None = None
+        self._looked = self._news = self._loop.time()
         self._looking: asyncio.Task[None] | None = None
         self._telling: asyncio.Task[None] | None = None
         self._untold = False
@@ -51,6 +57,9 @@ class Control:
     # -- heartbeats ---------------------------------------------------------------------------------------------------
 
     async def beat(self, process: Process) -> None:
+        await self._do([self._beat(process)], _LAZY, ("commit",))
+
+    def _beat(self, process: Process) -> Statement:
         row = (
             process.id,
             process.pid,
@@ -60,17 +69,21 @@ class Control:
             process.beat,
             self._connecting.place.application,
         )
-        await self._write(
+        put = (
             f"insert into {self._schema}.evenflow_process as p values ($1, $2, $3, $4, $5, $6, $7) on conflict (id) "
-            "do update set groups = excluded.groups, beat = excluded.beat, application = excluded.application",
-            row,
+            "do update set groups = excluded.groups, beat = excluded.beat, application = excluded.application"
         )
+        return put, row
 
     async def processes(self) -> list[Process]:
-        rows = await self.fetch(
-            f"select id, pid, boot, started, groups, beat from {self._schema}.evenflow_process order by id"
-        )
-        return [Process(id_, pid, boot, started, tuple(groups), beat) for id_, pid, boot, started, groups, beat in rows]
+        return _processes(await self.fetch(self._all))
+
+    async def beat_and_look(self, process: Process, sql: str) -> tuple[list[Row], list[Process]]:
+        """It is a look at what others have committed, too."""
+        asked = [self._beat(process), (sql, ()), (self._all, ()), (self._newest, ())]
+        _, found, processes, (newest,) = await self._do(asked, _LAZY, ("commit",))
+        self._saw(newest)
+        return found, _processes(processes)
 
     async def forget(self, process: str) -> None:
         await self._write(f"delete from {self._schema}.evenflow_process where id = $1", (process,))
@@ -128,25 +141,28 @@ class Control:
 
     async def _look(self) -> None:
         """Look as long as somebody waits."""
-        news = self._loop.time()
+        self._news = self._loop.time()
+        wait = 0.0
         try:
             while self.changed.awaited and not self._closed:
-                try:
-                    seen = await self.fetch(
-                        f"select (select coalesce(max(number), 0) from {self._schema}.evenflow_change), "
-                        f"(select max(id) from {self._schema}.evenflow_outbox)"
-                    )
-                except StoreUnavailable:
-                    self._seen = None
-                else:
-                    if self._seen is None or _news(self._seen, seen[0]):
-                        self.changed.set()
-                        news = self._loop.time()
-                    self._seen = seen[0]
-                listening = LOOK if self._loop.time() - news < QUIET else LOOK_QUIET
-                await asyncio.sleep(LOOK_POOLED if self.pooled else listening)
+                if wait <= 0:
+                    try:
+                        self._saw(*await self.fetch(self._newest))
+                    except StoreUnavailable:
+                        self._seen, self._looked = None, self._loop.time()
+                now = self._loop.time()
+                listening = LOOK if now - self._news < QUIET else LOOK_QUIET
+                wait = self._looked + (LOOK_POOLED if self.pooled else listening) - now
+                await asyncio.sleep(max(wait, 0.0))
         finally:
             self._looking = None
+
+    def _saw(self, newest: Row) -> None:
+        self._looked = self._loop.time()
+        if self._seen is None or _news(self._seen, newest):
+            self.changed.set()
+            self._news = self._looked
+        self._seen = newest
 
     # -- the connection -----------------------------------------------------------------------------------------------
 
@@ -155,19 +171,21 @@ class Control:
 
     async def fetch(self, sql: str, args: tuple[Any, ...] = ()) -> list[Row]:
         """Rows, without a transaction. Raises `StoreUnavailable` when the server takes too long."""
-        return await self._do(sql, args, (), ())
+        return (await self._do([(sql, args)], (), ()))[0]
 
     async def _write(self, sql: str, args: tuple[Any, ...]) -> list[Row]:
         """A statement whose loss in a crash of the server does not matter."""
-        return await self._do(sql, args, _LAZY, ("commit",))
+        return (await self._do([(sql, args)], _LAZY, ("commit",)))[0]
 
-    async def _do(self, sql: str, args: tuple[Any, ...], before: Sequence[str], after: Sequence[str]) -> list[Row]:
+    async def _do(
+        self, statements: Sequence[Statement], before: Sequence[str], after: Sequence[str]
+    ) -> list[list[Row]]:
         link: Link | None = None
         try:
             async with asyncio.timeout(PATIENCE):
                 link = await self._linked()
                 try:
-                    return await link.fetch(sql, args, before=before, after=after)
+                    return await link.rows(statements, before=before, after=after)
                 except PostgresError:
                     if link.in_transaction:
                         await roll_back(link)
@@ -207,6 +225,10 @@ class Control:
                 await asyncio.wait([task], timeout=PATIENCE)
         if self._link is not None:
             self._link.close()
+
+
+def _processes(rows: Sequence[Row]) -> list[Process]:
+    return [Process(id_, pid, boot, started, tuple(groups), beat) for id_, pid, boot, started, groups, beat in rows]
 
 
 def _news(before: tuple[Any, ...], now: tuple[Any, ...]) -> bool:

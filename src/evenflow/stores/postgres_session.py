@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from psycopg import pq
+
 from evenflow.errors import (
     EvenflowError,
     StatementFailed,
@@ -13,13 +15,14 @@ from evenflow.errors import (
     TransactionAborted,
     TransactionError,
 )
-from evenflow.postgres_errors import ABORTED, LOCK_TIMEOUT, UNFIT, PostgresError, Trouble
+from evenflow.postgres_errors import ABORTED, DIVISION_BY_ZERO, LOCK_TIMEOUT, UNFIT, PostgresError, Trouble
 from evenflow.postgres_link import Link
 from evenflow.store import Row, Statement
 from evenflow.stores.postgres_pool import Pool, roll_back
 
 BEGIN = "begin isolation level read committed"
 """Whatever a database's transactions are by default."""
+_COMMIT = ("commit",)
 
 
 class PgTransaction:
@@ -29,18 +32,31 @@ class PgTransaction:
         self.link = link
         self.touched = False
         """Whether the server knows of it."""
+        self.committed = False
+        """Whether it was committed with its last statements."""
         self._what = what
         self._opening = opening
         self._before: list[str] = list(opening)
 
-    async def run(self, statements: Sequence[Statement], guards: Sequence[Statement] = ()) -> int:
-        """The guards go with the statements: what ran behind one that does not hold is rolled back with it."""
+    @property
+    def in_error(self) -> bool:
+        """Whether a statement has failed that is not undone, nor will be before the next one."""
+        return self.link.in_error and not any(text.startswith("rollback to ") for text in self._before)
+
+    async def run(self, statements: Sequence[Statement], guards: Sequence[Statement], *, last: bool) -> int:
+        """The guards go with the statements, and the commit with the last of them: one that does not hold fails."""
+        if guards:
+            statements = [*[(_failing(sql), args) for sql, args in guards], *statements]
         try:
-            results = await self.link.run([*guards, *statements] if guards else statements, before=self._riding())
+            results = await self.link.run(statements, before=self._riding(), after=_COMMIT if last else ())
         except PostgresError as error:
+            if 0 <= error.index < len(guards) and error.sqlstate == DIVISION_BY_ZERO:
+                return error.index
             error.index = max(-1, error.index - len(guards))
-            raise self.translated(error) from error
-        return next((held for held in range(len(guards)) if results[held].command_tuples != 1), len(guards))
+            raise self._uncommitted(error) if last else self.translated(error) from error
+        if last:
+            self._ended(results[-1])
+        return len(guards)
 
     async def execute(self, sql: str, args: tuple[Any, ...]) -> int:
         try:
@@ -72,25 +88,31 @@ class PgTransaction:
 
     async def commit(self) -> None:
         """Raises `StoreUnavailable`, `StoreConflict`, or `StatementFailed` for a deferred constraint."""
-        if not self.touched:
+        if not self.touched or self.committed:
             return
-        riding = self._riding()
         try:
-            results = await self.link.control(*riding, "commit")
+            results = await self.link.control(*self._riding(), *_COMMIT)
         except PostgresError as error:
-            if error.lost:
-                raise StoreUnavailable(
-                    f"{self._what} was lost during a commit, which may have been done or not: {error.message}"
-                ) from error
-            raise self.translated(error, "commit") from error
-        if results[-1].command_status != b"COMMIT":
+            raise self._uncommitted(error) from error
+        self._ended(results[-1])
+
+    def _uncommitted(self, error: PostgresError) -> EvenflowError:
+        if error.lost:
+            return StoreUnavailable(
+                f"{self._what} was lost during a commit, which may have been done or not: {error.message}"
+            )
+        return self.translated(error, "commit")
+
+    def _ended(self, result: pq.abc.PGresult) -> None:
+        if result.command_status != b"COMMIT":
             raise aborted()
+        self.committed = True
 
     async def rollback(self) -> None:
         """Nothing of it is left; a new one may begin here."""
         self._before = list(self._opening)
         if self.touched:
-            self.touched = False
+            self.touched = self.committed = False
             await roll_back(self.link)
 
     def _riding(self) -> list[str]:
@@ -103,6 +125,11 @@ class PgTransaction:
         if error.sqlstate == LOCK_TIMEOUT and self.link.waits_for:
             error.remedy, self.link.waits_for = f"the lock is held by {self.link.waits_for}: end it, or wait", ""
         return translate(error, self._what, sql)
+
+
+def _failing(guard: str) -> str:
+    """A guard that fails unless it gives one row, so that nothing behind it in the same flush is done."""
+    return f"with held as ({guard}) select 1 / (count(*) = 1)::int from held"
 
 
 def translate(error: PostgresError, what: str, sql: str = "") -> EvenflowError:
@@ -135,9 +162,11 @@ class _Statements:
         self._open = False
         self._depth = 0
 
-    async def run(self, statements: Sequence[Statement], guards: Sequence[Statement] = ()) -> int:
+    async def run(
+        self, statements: Sequence[Statement], guards: Sequence[Statement] = (), *, last: bool = False
+    ) -> int:
         tx = self._checked()
-        return await tx.run(statements, guards) if statements or guards else 0
+        return await tx.run(statements, guards, last=last) if statements or guards else 0
 
     async def execute(self, sql: str, args: tuple[Any, ...] = ()) -> int:
         return await self._checked().execute(sql, args)
@@ -152,7 +181,7 @@ class _Statements:
     async def release(self) -> None:
         name = self._innermost()
         tx = self._checked()
-        if tx.link.in_error:
+        if tx.in_error:
             raise aborted()
         tx.release(name)
         self._depth -= 1
@@ -222,10 +251,17 @@ class PostgresSession(_Statements):
 class UnitSession(_Statements):
     """A short unit of work. The store begins and ends it."""
 
-    def __init__(self, tx: PgTransaction) -> None:
+    def __init__(self, tx: PgTransaction, *, may_end: Callable[[], bool] | None = None) -> None:
         super().__init__()
         self._tx = tx
         self._open = True
+        self._may_end = may_end
+        """Whether its commit is nobody else's."""
+
+    async def run(
+        self, statements: Sequence[Statement], guards: Sequence[Statement] = (), *, last: bool = False
+    ) -> int:
+        return await super().run(statements, guards, last=last and self._may_end is not None and self._may_end())
 
     async def begin(self) -> None:
         raise TransactionError("a unit of work is begun and ended by `transact`")
@@ -238,7 +274,7 @@ class UnitSession(_Statements):
 
     def finish(self) -> None:
         """Keep what it did, open savepoints too."""
-        if self._checked().link.in_error:
+        if self._checked().in_error:
             raise aborted()
         self.close()
 

@@ -136,7 +136,7 @@ class Units:
             if shared:
                 await run_last(shared, lambda: UnitSession(tx))
                 written = tx.touched
-                await tx.commit()
+                await tx.commit()  # unless the only one has done that with its last statements
                 if written:
                     self._notify()
         except (StoreConflict, StatementFailed) as error:
@@ -172,7 +172,8 @@ class Units:
             if unit.done.done():
                 continue
             first = not tx.touched
-            error = await self._unit(tx, unit, first=first)
+            alone = first and not shared and unit.last is None
+            error = await self._unit(tx, unit, (lambda: not queue) if alone else None, first=first)
             savepoints += tx.touched and not first
             if error is None:
                 shared.append(unit)
@@ -184,12 +185,14 @@ class Units:
                 _fail(shared, error or StoreUnavailable(tx.link.dead))
                 shared.clear()
                 return
-            if self._loop.time() >= until or savepoints >= GROUP_SAVEPOINTS:
+            if tx.committed or self._loop.time() >= until or savepoints >= GROUP_SAVEPOINTS:
                 return
 
-    async def _unit(self, tx: PgTransaction, unit: Unit, *, first: bool) -> Exception | None:
-        """Run one. An error of its own undoes it alone."""
-        session = UnitSession(tx)
+    async def _unit(
+        self, tx: PgTransaction, unit: Unit, may_end: Callable[[], bool] | None, *, first: bool
+    ) -> Exception | None:
+        """Run one. An error of its own undoes it alone. `may_end`: it may commit with its last statements."""
+        session = UnitSession(tx, may_end=may_end)
         try:
             if not first:
                 tx.savepoint("evenflow_unit")

@@ -245,6 +245,10 @@ class SqliteStore:
     async def processes(self) -> list[Process]:
         return await self._beats.processes()
 
+    async def beat_and_look(self, process: Process, sql: str) -> tuple[list[Row], list[Process]]:
+        await self.beat(process)
+        return await self.read(sql), await self.processes()
+
     async def end(self, process: str) -> None:
         """Nobody can: the write lock is the operating system's, and goes with its process."""
 

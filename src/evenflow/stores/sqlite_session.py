@@ -20,7 +20,13 @@ class _Statements:
         self._depth = 0
         self._lost: Exception | None = None
 
-    async def run(self, statements: Sequence[Statement], guards: Sequence[Statement] = ()) -> int:
+    async def run(
+        self,
+        statements: Sequence[Statement],
+        guards: Sequence[Statement] = (),
+        *,
+        last: bool = False,  # noqa: ARG002
+    ) -> int:
         self._check()
         try:
             for held, (sql, args) in enumerate(guards):

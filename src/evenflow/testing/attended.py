@@ -7,7 +7,9 @@ from typing import Any
 
 from evenflow.store import Session, Store
 
-_CALLS = frozenset({"open", "transact", "read", "migrate", "join", "beat", "processes", "forget", "end", "close"})
+_CALLS = frozenset(
+    {"open", "transact", "read", "migrate", "join", "beat", "processes", "beat_and_look", "forget", "end", "close"}
+)
 
 
 class Waits:

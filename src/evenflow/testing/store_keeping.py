@@ -112,6 +112,20 @@ async def check_heartbeats(factory: StoreFactory) -> None:
         expect(await store.processes() == [_process("two", 7)], "not exactly the one was forgotten")
 
 
+async def check_a_heartbeat_and_a_look_are_one_call(factory: StoreFactory) -> None:
+    async with factory() as store:
+        await store.beat(_process("other", 3))
+        for beat in range(3):
+            group = (f"g{beat}", "t", "log", 0.0)
+            await store.transact(
+                lambda session, group=group: session.execute(store.sql["group_create"], group)  # type: ignore[misc]
+            )
+            rows, processes = await store.beat_and_look(_process("one", beat), store.sql["group_list"])
+            expect([row[0] for row in rows] == [f"g{n}" for n in range(beat + 1)], f"found {rows}")
+            found = sorted(processes, key=lambda each: each.id)
+            expect(found == [_process("one", beat), _process("other", 3)], f"found {found}")
+
+
 async def check_heartbeats_do_not_wait_for_a_writer(factory: StoreFactory) -> None:
     async with factory() as store:
         await make(store)

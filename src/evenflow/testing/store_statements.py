@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -205,7 +206,7 @@ async def check_guards_are_counted_up_to_the_first_that_fails(factory: StoreFact
     async with factory() as store:
         await make(store)
         await write(store, ADD, 1, "one")
-        guard = "update made set word = word where id = $1"
+        guard = "update made set word = word where id = $1 returning id"
         for places, held in (((1, 1), 2), ((1, 9), 1), ((9, 1), 0)):
             session = store.session()
             await session.begin()
@@ -217,6 +218,50 @@ async def check_guards_are_counted_up_to_the_first_that_fails(factory: StoreFact
         error = await refused(session.run([(ADD, (3, "w")), (ADD, (3, "w"))], [(guard, (1,))]))
         expect(getattr(error, "index", None) == 1, f"the index counts guards: {error}")
         await session.rollback()
+
+
+async def check_last_statements_are_done_if_every_guard_holds(factory: StoreFactory) -> None:
+    async with factory() as store:
+        reference = "of_made bigint references made (id) deferrable initially deferred"
+        await make(store, MADE, f"create table child (id bigint primary key, {reference})")
+        await write(store, ADD, 0, "")
+        guard = "update made set word = word where id = $1 returning id"
+
+        async def last(n: int, places: Sequence[int], session: Session, child: int = 0) -> None:
+            statements: list[Statement] = [(ADD, (n, "")), ("insert into child values ($1, $2)", (n, child))]
+            if await session.run(statements, [(guard, (place,)) for place in places], last=True) < len(places):
+                raise LookupError
+
+        ways = ((0,), (0, 0), (0, 99), (99,), ())
+        for n, places in enumerate(ways, 1):
+            session = store.session()
+            await session.begin()
+            await session.savepoint()
+            await session.execute(ADD, (n + 50, ""))
+            await session.release()
+            try:
+                await last(n, places, session)
+            except LookupError:
+                await session.rollback()
+            else:
+                await session.commit()
+        units = [store.transact(partial(last, n, places)) for n, places in enumerate(ways, 11)]
+        await units.pop(0)
+        await asyncio.gather(*units, return_exceptions=True)
+        wrong = store.session()
+        await wrong.begin()
+        try:
+            await last(20, (), wrong, child=99)
+            await wrong.commit()
+        except StatementFailed as error:
+            expect(error.index == -1, f"a commit's error names statement {error.index}")
+        else:
+            expect(False, "a deferred constraint was not seen")
+        await wrong.rollback()
+        told = await refused(store.transact(partial(last, 21, (), child=99)))
+        expect(isinstance(told, StatementFailed), f"{told} is told of a deferred constraint")
+        found = [row[0] for row in await store.read(ALL)]
+        expect(found == [0, 1, 2, 5, 11, 12, 15, 51, 52, 55], f"{found} was committed")
 
 
 async def check_run_names_the_statement_that_failed(factory: StoreFactory) -> None:
@@ -250,6 +295,21 @@ async def check_failed_statement_spares_the_transaction(factory: StoreFactory) -
         await session.execute(ADD, (3, "kept"))
         await session.commit()
         expect(await store.read(ALL) == [(1, "kept"), (3, "kept")], "not exactly what was kept")
+
+
+async def check_what_failed_in_an_inner_savepoint_spares_the_outer(factory: StoreFactory) -> None:
+    async with factory() as store:
+        await make(store)
+        session = store.session()
+        await session.begin()
+        await session.savepoint()
+        await session.execute(ADD, (1, "kept"))
+        await session.savepoint()
+        await refused(session.execute(ADD, (1, "again")))
+        await session.rollback_to()
+        await session.release()
+        await session.commit()
+        expect(await store.read(ALL) == [(1, "kept")], "not exactly what was kept")
 
 
 async def check_execute_counts_rows(factory: StoreFactory) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from evenflow.errors import StatementFailed
 from evenflow.store import Session
 from evenflow.testing.store_statements import ADD, ALL, StoreFactory, make
 from evenflow.testing.suite import expect
@@ -56,3 +57,43 @@ async def check_a_failure_of_the_last_statements_is_that_of_all(factory: StoreFa
         kept = [row[0] for row in await store.read("select id from made where word = 'w' order by id")]
         expect(kept == told, f"{told} were told that they are durable, {kept} are")
         await store.transact(lambda session: session.execute(ADD, (100, "after")))
+
+
+async def check_a_unit_commits_nothing_of_those_that_share_with_it(factory: StoreFactory) -> None:
+    async with factory() as store:
+        await make(store)
+
+        async def nothing(_: Session) -> None:
+            return
+
+        async def last(session: Session, _: list[Any]) -> None:
+            await session.execute(ADD, (1, "undone"))
+            await session.execute(ADD, (1, "twice"))
+
+        async def lone(session: Session) -> None:
+            await session.run([(ADD, (2, "once"))], last=True)
+
+        units = [store.transact(nothing, last=last), store.transact(lone)]
+        first, second = await asyncio.gather(*units, return_exceptions=True)
+        expect(isinstance(first, Exception), f"the one whose last statements fail got {first!r}")
+        kept = [(2, "once")] if second is None else []
+        expect(await store.read(ALL) == kept, f"the other got {second!r}, and {await store.read(ALL)} was committed")
+
+
+async def check_a_unit_behind_one_that_failed_need_not_run_a_statement(factory: StoreFactory) -> None:
+    async with factory() as store:
+        await make(store)
+
+        async def nothing(_: Session) -> None:
+            return
+
+        async def last(session: Session, _: list[Any]) -> None:
+            await session.execute(ADD, (2, "last"))
+
+        async def add(session: Session) -> None:
+            await session.execute(ADD, (1, "w"))
+
+        units = [store.transact(add), store.transact(add), store.transact(nothing, last=last)]
+        told = await asyncio.gather(*units, return_exceptions=True)
+        expect(isinstance(told[1], StatementFailed) and told[0] is told[2] is None, f"the units got {told}")
+        expect([row[0] for row in await store.read(ALL)] == [1, 2], "not exactly what was done is there")

@@ -14,6 +14,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from copy import copy
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -337,7 +338,8 @@ class _RecordingEngine(MemoryEngine):
 
     async def declare(self, topic: Topic, *, after: Log | None = None) -> Log:
         if topic.partitions is None and await self.log(topic.name) is None:
-            topic = replace(topic, partitions=1)
+            topic = copy(topic)  # whatever its name: another team's may be one that ours may not have
+            object.__setattr__(topic, "partitions", 1)
         return await super().declare(topic, after=after)
 
     async def append(self, topic: str, envelopes: Sequence[Envelope]) -> Sequence[Outcome]:
