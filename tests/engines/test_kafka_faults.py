@@ -109,6 +109,12 @@ def test_connections_cut_and_half_open(broker):
         asyncio.run(through(proxy.address, proxy.forget, proxy.heal, 0.5))
 
 
+def test_connections_that_are_forgotten_on_the_way_for_ever(broker):
+    """As a firewall does: what was open brings nothing any more, and what is new works."""
+    with broker.proxied() as proxy:
+        asyncio.run(through(proxy.address, proxy.forget, lambda: None, 0.0))
+
+
 def test_answers_that_are_lost(broker):
     with broker.proxied() as proxy:
         asyncio.run(through(proxy.address, lambda: proxy.swallow(up=False), proxy.heal, 6.0, deadline=3))

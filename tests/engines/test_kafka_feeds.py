@@ -133,6 +133,25 @@ def test_many_partitions_that_nobody_takes_hold_up_no_other(kafka, monkeypatch):
     asyncio.run(main())
 
 
+def test_upkeep_asks_once_for_a_topic_however_many_partitions_are_read(kafka):
+    async def main():
+        async with opened(kafka, 8) as (engine, log):
+            group = await reader(engine, beginning(log))
+            await store(engine, log.topic, [event(n, slot=n) for n in range(8)])
+            await take(group, 8)
+            asked, look = [], engine._topics._look
+
+            async def looked(topic):
+                asked.append(topic)
+                return await look(topic)
+
+            engine._topics._look = looked
+            await engine.maintain()
+            assert asked == [log.topic]
+
+    asyncio.run(main())
+
+
 def test_a_reader_that_stands_still_is_made_anew(kafka):
     async def main():
         async with opened(kafka) as (engine, log):

@@ -90,6 +90,11 @@ def test_nobody_there():
     asyncio.run(refused("kafka://127.0.0.1:1?allow_unsafe=single", EngineUnavailable))
 
 
+def test_somebody_else_there():
+    postgres = servers.postgres()  # or a web server: whoever answers in words that are not Kafka's
+    assert "no plain Kafka" in asyncio.run(refused(f"kafka://127.0.0.1:{postgres.port}?allow_unsafe=single"))
+
+
 def test_no_such_host():
     assert "nobody.invalid" in asyncio.run(refused("kafka://nobody.invalid:9092?allow_unsafe=single"))
 
@@ -103,7 +108,7 @@ def test_wrong_password(kafka):
 
 def test_plain_against_a_port_that_asks_for_a_password_or_tls(kafka):
     for at in (servers.kafka().sasl, servers.kafka().tls):
-        assert "tls=true" in asyncio.run(refused(f"kafka://{at}?allow_unsafe=single"))
+        assert "tls=true" in asyncio.run(refused(f"kafka://{at}?allow_unsafe=single", EngineUnavailable))
 
 
 def test_tls_against_plain(kafka):
@@ -249,7 +254,7 @@ def test_a_record_over_the_limit_is_refused_with_both_limits_and_loses_nothing(k
             large = event(2, slot=0, data=b"x" * 2_000_000)
             batch = [event(1, slot=0), large, event(3, slot=0), event(4, slot=1)]
             stored, refused = Outcome.STORED, Outcome.REFUSED
-            assert await engine.append(log.topic, batch) == [stored, refused, refused, stored]
+            assert await engine.append(log.topic, batch) == [stored, Outcome.OVERSIZE, refused, stored]
             assert (
                 "2,000,000" in engine.trouble
                 and "max.message.bytes" in engine.trouble
@@ -270,7 +275,7 @@ def test_the_broker_may_have_a_smaller_limit_than_was_known(kafka, admin):
             outcomes = await engine.append(log.topic, [event(2, data=b"x" * 90_000)])
             while outcomes == [Outcome.STORED]:  # the broker has not heard of it yet
                 outcomes = await engine.append(log.topic, [event(2, data=b"x" * 90_000)])
-            assert outcomes == [Outcome.REFUSED] and "50,000" in engine.trouble
+            assert outcomes == [Outcome.OVERSIZE] and "50,000" in engine.trouble
             assert await engine.append(log.topic, [event(3)]) == [Outcome.STORED]
 
     asyncio.run(main())
@@ -289,6 +294,48 @@ def test_larger_records_and_all_compressions_where_the_url_says_so(kafka):
         files = (servers.kafka().folder / "data" / f"{topic.name}-0").glob("*.log")
         size = sum(each.stat().st_size for each in files)
         assert 2_000_000 < size < 2_500_000, "all but the first are squeezed"
+
+    asyncio.run(main())
+
+
+def test_a_topic_that_somebody_else_has_made_is_neither_closed_nor_configured(kafka, admin, caplog):
+    async def main():
+        theirs = name(kafka, "theirs")
+        admin.create_topics([NewTopic(theirs, num_partitions=1, replication_factor=1)])[theirs].result(10)
+        async with opened(kafka) as engine:
+            with pytest.raises(Refused, match="somebody else has made") as found:
+                await engine.declare(Topic(theirs, partitions=4))
+            assert f"Topic({theirs!r})" in found.value.remedy
+            producer, failed = Producer({"bootstrap.servers": kafka.bootstrap}), []
+            producer.produce(theirs, b"1", on_delivery=lambda error, _: failed.append(error))
+            producer.flush(10)
+            assert failed == [None]
+            caplog.clear()
+            used = await engine.declare(Topic(theirs, partitions=1, retention=3600))
+            assert used.generations[-1].partitions == 1
+            (said,) = [each.message for each in caplog.records if "stays as it is" in each.message]
+            assert "retention.ms=604800000, where the code asks for retention.ms=3600000" in said
+            assert (await engine._topics.config(theirs))["retention.ms"] == "604800000"
+            with pytest.raises(Refused, match="somebody else has made"):  # though it is known by now
+                await engine.declare(Topic(theirs, partitions=4))
+
+    asyncio.run(main())
+
+
+def test_a_topic_that_another_process_of_ours_makes_meanwhile_is_ours(kafka):
+    async def main():
+        topic = name(kafka, "together")
+        async with opened(kafka) as one, opened(kafka) as other:
+            described = other._client.described
+
+            async def late(names):
+                other._client.described = described
+                await one.declare(Topic(topic, partitions=1))
+                return await described(names)
+
+            other._client.described = late
+            await other.declare(Topic(topic, partitions=1))
+            assert (await one.declare(Topic(topic, partitions=2))).generations[-1].partitions == 2
 
     asyncio.run(main())
 
@@ -350,5 +397,54 @@ def test_told_is_what_kafkas_tools_show(kafka, admin):
         assert (log.topic, 0, 3) in [
             (each.topic, each.partition, each.offset) for each in future.result().topic_partitions
         ]
+
+    asyncio.run(main())
+
+
+def test_another_teams_topic_may_have_any_name_of_kafkas(kafka, admin, tmp_path):
+    from evenflow import App, Event, Service, Transaction
+    from evenflow.settings import Settings
+
+    async def main():
+        other = f"{kafka.prefix}Orders_V2.".ljust(249, "X")
+        admin.create_topics([NewTopic(other, num_partitions=2, replication_factor=1)])[other].result(10)
+
+        class Order(Event, type="order", topic=Topic("orders"), key="key"):
+            key: str
+
+        shop, seen = Service("shop"), []
+
+        @shop.on(Order, group="keep")
+        async def keep(order: Order, tx: Transaction) -> None:
+            seen.append(order.key)
+
+        prefix = f"{kafka.prefix}long."
+        given = {
+            "engine": kafka.url,
+            "folder": str(tmp_path),
+            "group_prefix": prefix,
+            "topics": {"orders": {"name": other}},
+        }
+        app = App(shop)
+        async with app.open(settings=Settings.load(given, env={}), handle=True):
+            async with app.transaction(shop) as tx:
+                tx.publish(Order(key="a"))
+            async with asyncio.timeout(20):
+                while seen != ["a"]:
+                    await asyncio.sleep(0.02)
+        async with opened(kafka) as engine:
+            assert (await engine.log(other)).generations[-1].partitions == 2 and other in await engine.topics()
+
+    asyncio.run(main())
+
+
+def test_names_that_are_one_to_kafka_are_refused(kafka):
+    async def main():
+        async with opened(kafka) as engine:
+            one = name(kafka, "a_b")
+            await engine.declare(Topic(one, partitions=1))
+            with pytest.raises(Refused, match="collides") as found:
+                await engine.declare(Topic(one.replace("a_b", "a.b"), partitions=1))
+            assert "'.' and '_'" in found.value.remedy
 
     asyncio.run(main())

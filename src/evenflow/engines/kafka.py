@@ -86,6 +86,9 @@ class KafkaEngine:
     async def append(self, topic: str, envelopes: Sequence[Envelope]) -> Sequence[Outcome]:
         return await self._appending.append(topic, envelopes) if envelopes else []
 
+    async def limit(self, topic: str) -> int | None:
+        return await self._appending.limit(topic)
+
     def consumer(self, group: str) -> Consumer:
         return KafkaConsumer(group, self._feeds, self._questions, self._clock)
 
@@ -118,19 +121,21 @@ class KafkaEngine:
 
     async def maintain(self) -> None:
         await self._groups.again(self._clock.monotonic())
-        for reader in list(self._feeds.readers):
-            for feed in list(reader.feeds.values()):
-                await self._check(feed)
+        await self._check([feed for reader in self._feeds.readers for feed in reader.feeds.values()])
 
-    async def _check(self, feed: Feed) -> None:
+    async def _check(self, feeds: Sequence[Feed]) -> None:
         """Where a topic was deleted, or made anew, whoever reads it is to look and to stop."""
-        try:
-            place = await self._topics.place(feed.place.partition, again=True)
-            changed = place.incarnation != feed.place.incarnation
-        except GroupStopped:
-            changed = True
-        if changed:
-            feed.fail(KafkaError(KafkaError.UNKNOWN_TOPIC_ID))
+        looked = set()
+        for feed in feeds:
+            partition = feed.place.partition
+            try:
+                place = await self._topics.place(partition, again=partition.topic not in looked)
+                changed = place.incarnation != feed.place.incarnation
+            except GroupStopped:
+                changed = True
+            looked.add(partition.topic)
+            if changed:
+                feed.fail(KafkaError(KafkaError.UNKNOWN_TOPIC_ID))
 
     async def _refuses(self, name: str, partition: int) -> bool:
         return await self._appending.refuses(name, partition)

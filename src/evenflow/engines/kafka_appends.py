@@ -15,11 +15,12 @@ from evenflow.clock import Clock
 from evenflow.engine import Outcome
 from evenflow.engines.generations import sealed_words
 from evenflow.engines.kafka_client import Client, KafkaError
+from evenflow.engines.kafka_options import BATCH
 from evenflow.engines.kafka_producer import Producer, Target
 from evenflow.engines.kafka_records import FLAT
 from evenflow.engines.kafka_topics import ENDS_ONLY, Topics
 from evenflow.envelope import Envelope
-from evenflow.errors import EngineUnavailable, EvenflowError
+from evenflow.errors import EngineUnavailable, EvenflowError, Refused
 
 HEADROOM = 4096
 """Bytes that key, header and framing of a record take at most, unless they are unusual."""
@@ -31,10 +32,11 @@ PROBE = Envelope("evenflow--probe", "evenflow", "evenflow--probe", 1, None, 0, 0
 class _Stream:
     """The appends of one topic."""
 
-    def __init__(self, target: Target, limit: int, sealed: str) -> None:
+    def __init__(self, target: Target, limit: int, sealed: str, producer: Producer) -> None:
         self.target = target
         self.limit = limit
         self.sealed = sealed
+        self.producer = producer
         self.open = 0
         self.moving = False
         self.refused: list[asyncio.Future[None]] = []
@@ -49,7 +51,10 @@ class Appends:
         self.trouble = ""
         self._client = client
         self._topics = topics
+        self._clock = clock
         self._producer = Producer(client, clock)
+        self._others: dict[int, Producer] = {}
+        """By the size of their batches, for topics that take only smaller ones than we send: a batch counts as one."""
         self._streams: dict[str, _Stream] = {}
         self._opening: dict[str, asyncio.Task[_Stream]] = {}
 
@@ -90,8 +95,22 @@ class Appends:
         if stream is not None and not stream.open and not stream.moving:
             del self._streams[topic]
 
+    async def limit(self, topic: str) -> int | None:
+        """See `Engine.limit`."""
+        state = await self._topics.state(topic)
+        try:
+            limit = int((await self._topics.config(state.last))["max.message.bytes"])
+        except Refused:  # we may only read here
+            return None
+        if limit <= ENDS_ONLY:  # closed, or being closed
+            return None
+        stream = self._streams.get(topic)
+        if stream is not None and limit != stream.limit and not stream.moving:
+            await self._move(topic, stream)
+        return max(0, min(limit, self._client.options.max_bytes) - FLAT)
+
     async def close(self) -> None:
-        await self._producer.close()
+        await asyncio.gather(*(each.close() for each in (self._producer, *self._others.values())))
 
     async def _stream(self, topic: str) -> _Stream:
         opening = self._opening.get(topic)
@@ -104,7 +123,7 @@ class Appends:
         stream = self._streams[topic] = _Stream(*await self._target(topic))
         return stream
 
-    async def _target(self, topic: str) -> tuple[Target, int, str]:
+    async def _target(self, topic: str) -> tuple[Target, int, str, Producer]:
         state = await self._topics.state(topic)
         last = state.log.generations[-1]
         config = await self._topics.config(state.last)
@@ -115,15 +134,26 @@ class Appends:
             compacted="compact" in config["cleanup.policy"],
             shown=state.declared if cloudevents or state.declared.records is not None else None,
         )
-        return target, int(config["max.message.bytes"]), sealed_words(state.log) if state.log.sealed else ""
+        limit, sealed = int(config["max.message.bytes"]), sealed_words(state.log) if state.log.sealed else ""
+        return target, limit, sealed, self._sending(limit)
+
+    def _sending(self, limit: int) -> Producer:
+        """The producer for a topic with this limit."""
+        if limit <= ENDS_ONLY or limit >= BATCH:
+            return self._producer
+        if limit not in self._others:
+            self._others[limit] = Producer(self._client, self._clock, limit)
+        return self._others[limit]
 
     async def _send(self, stream: _Stream, envelopes: Sequence[Envelope]) -> tuple[list[Outcome], KafkaError | None]:
-        fitting = _prefixes(envelopes, min(stream.limit or 1 << 62, self._client.options.max_bytes))
+        closed = stream.limit <= ENDS_ONLY
+        limit = min(1 << 62 if closed else stream.limit, self._client.options.max_bytes)
+        fitting, over = _prefixes(envelopes, limit)
         stream.open += 1
         try:
-            if fitting is None:
-                return await self._producer.append(stream.target, envelopes)
-            outcomes, error = await self._producer.append(stream.target, [envelopes[n] for n in fitting])
+            if not over:
+                return await stream.producer.append(stream.target, envelopes)
+            outcomes, error = await stream.producer.append(stream.target, [envelopes[n] for n in fitting])
         finally:
             stream.open -= 1
             if not stream.open:
@@ -131,6 +161,12 @@ class Appends:
         found = [Outcome.REFUSED] * len(envelopes)
         for place, outcome in zip(fitting, outcomes, strict=True):
             found[place] = outcome
+        broken = {
+            envelopes[n].slot for n, outcome in zip(fitting, outcomes, strict=True) if outcome is not Outcome.STORED
+        }
+        for place in over:
+            if envelopes[place].slot not in broken and not closed:
+                found[place] = Outcome.OVERSIZE
         return found, error or KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
 
     # -- another generation -------------------------------------------------------------------------------------------
@@ -143,10 +179,12 @@ class Appends:
             await _behind(stream.refused)
         else:
             await self._move(topic, stream)
-        again = [n for n, outcome in enumerate(outcomes) if outcome is Outcome.REFUSED]
+        again = [n for n, outcome in enumerate(outcomes) if outcome in (Outcome.REFUSED, Outcome.OVERSIZE)]
         found, error = await self._send(stream, [envelopes[n] for n in again])
         for place, outcome in zip(again, found, strict=True):
             outcomes[place] = outcome
+        if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE and stream.limit > ENDS_ONLY:
+            _name(envelopes, outcomes, stream.limit)
         if error is not None and error.code() == KafkaError.INVALID_RECORD:
             self.trouble = f"Kafka at {self._client.address}: {error.str()}"
         elif error is not None:
@@ -169,25 +207,41 @@ class Appends:
                 stream.drained.clear()
                 await stream.drained.wait()
             await self._topics.log(topic)
-            stream.target, stream.limit, stream.sealed = await self._target(topic)
+            stream.target, stream.limit, stream.sealed, stream.producer = await self._target(topic)
         except EvenflowError as error:
             self.trouble = str(error)
         finally:
             asyncio.get_running_loop().call_soon(_go_on, stream)  # behind us, who were the first
 
 
-def _prefixes(envelopes: Sequence[Envelope], limit: int) -> list[int] | None:
-    """Which may be sent: of each slot, all before the first that is too large. None: all of them."""
+def _prefixes(envelopes: Sequence[Envelope], limit: int) -> tuple[Sequence[int], Sequence[int]]:
+    """Which may be sent: of each slot, all before the first that is too large; and those first ones."""
     if max([len(each.data) for each in envelopes], default=0) + HEADROOM <= limit:
-        return None
-    fitting, broken = [], set()
+        return (), ()
+    fitting, over, broken = [], [], set()
     for n, each in enumerate(envelopes):
-        size = len(each.data) + FLAT + 4 * len(each.key or "") + sum(map(len, (each.headers or {}).values()))
-        if size > limit:
+        if each.slot not in broken and _size(each) > limit:
             broken.add(each.slot)
+            over.append(n)
         if each.slot not in broken:
             fitting.append(n)
-    return None if len(fitting) == len(envelopes) else fitting
+    return fitting, over
+
+
+def _size(envelope: Envelope) -> int:
+    """Bytes of its record, about."""
+    headers = sum(map(len, (envelope.headers or {}).values()))
+    return len(envelope.data) + FLAT + 4 * len(envelope.key or "") + headers
+
+
+def _name(envelopes: Sequence[Envelope], outcomes: list[Outcome], limit: int) -> None:
+    """Of those that a broker has refused for their size, say which these were: it tells of a whole batch."""
+    slots = set()
+    for n, each in enumerate(envelopes):
+        if outcomes[n] is not Outcome.STORED and each.slot not in slots:
+            slots.add(each.slot)
+            if outcomes[n] is Outcome.REFUSED and _size(each) + HEADROOM > limit:
+                outcomes[n] = Outcome.OVERSIZE
 
 
 async def _behind(line: list[asyncio.Future[None]]) -> None:

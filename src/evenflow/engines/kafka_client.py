@@ -37,6 +37,8 @@ administration: Any = _admin
 T = TypeVar("T")
 ASK = 10.0
 """Seconds that a question to the brokers may take."""
+DOCTOR = "evenflow doctor shows what is wrong"
+AWAY = "see that the brokers run, and that hosts and ports in the engine's URL are right"
 HANG_UPS = 4
 """Connections that a broker has ended at once, after which one more is no use: it wants another kind."""
 SILENCE = 2.0
@@ -75,6 +77,8 @@ class Client:
         self.said = ""
         self.hung_up = 0
         """How often a broker has ended a connection."""
+        self.greeted = False
+        """Whether a broker has answered once: then no trouble with connections is final any more."""
         self._settings = client_settings(address, options)
         self._admin: Any = None
         self._down = False
@@ -141,15 +145,16 @@ class Client:
             raise translated(error, what, self) from error
 
     async def ask_first(self, future: Future[T], what: str, seconds: float) -> T:
-        """As `ask`; a complaint that waiting cannot mend ends it at once. Raises `Refused` for that."""
+        """As `ask`; a complaint that waiting hardly mends ends it at once. Raises `Refused` where it cannot."""
         until = asyncio.get_running_loop().time() + seconds
         while not future.done() and asyncio.get_running_loop().time() < until:
             await asyncio.sleep(0.01)
             self.admin.poll(0)
-            if (found := _hopeless(self.complaint, self)) is not None:
+            if not self.greeted and (found := _hopeless(self.complaint, self)) is not None:
                 raise found
-        self.hung_up = 0
-        return await self.ask(future, what, 0.01)
+        answer = await self.ask(future, what, 0.01)
+        self.greeted = True
+        return answer
 
     async def in_thread(self, work: Callable[[], T], what: str) -> T:
         """The result of calls that block, one after another. Raises `EngineUnavailable`."""
@@ -204,15 +209,20 @@ class Client:
             await self.ask(future, f"make the topic {name!r}")
         except EngineUnavailable as error:
             cause = error.__cause__
-            if not isinstance(cause, KafkaException) or reason_of(cause).code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            code = reason_of(cause).code() if isinstance(cause, KafkaException) else None
+            if code in (KafkaError.TOPIC_EXCEPTION, KafkaError.POLICY_VIOLATION, KafkaError.INVALID_CONFIG):
+                raise Refused(
+                    error.message,
+                    remedy="give it another name there (topics.NAME.name in the settings; to Kafka '.' and '_' are "
+                    "one), or let its administrators make it",
+                ) from error
+            if code != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
 
     def unavailable(self, what: str) -> EngineUnavailable:
         """The error for brokers that do not answer, with what a connection complained of last."""
         why = f": {self._complained()}" if self._complained() else ""
-        return EngineUnavailable(
-            f"Kafka at {self.address} does not answer ({what}){why}", remedy="evenflow doctor shows what is wrong"
-        )
+        return EngineUnavailable(f"Kafka at {self.address} does not answer ({what}){why}", remedy=AWAY)
 
     def _complained(self) -> str:
         return self.said if self.complaint is None else self.complaint.str()
@@ -232,8 +242,8 @@ def translated(error: KafkaException, what: str, client: Client) -> EvenflowErro
     """An exception of the library as one of ours."""
     found = reason_of(error)
     code, text = found.code(), found.str()
-    hopeless = _hopeless(found, client) if code < 0 or code in _AUTHENTICATION else None  # else a broker has answered
-    if hopeless is not None:
+    connecting = not client.greeted and (code < 0 or code in _AUTHENTICATION)
+    if connecting and (hopeless := _hopeless(found, client)) is not None:
         return hopeless
     if code in _RIGHTS:
         who = f"the user {client.address.user!r}" if client.address.user else "an unnamed user"
@@ -243,16 +253,17 @@ def translated(error: KafkaException, what: str, client: Client) -> EvenflowErro
         )
     if code in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN):
         return client.unavailable(what)
-    return EngineUnavailable(f"Kafka at {client.address}: {what}: {text}", remedy="evenflow doctor shows what is wrong")
+    return EngineUnavailable(f"Kafka at {client.address}: {what}: {text}", remedy=DOCTOR)
 
 
-def _hopeless(error: KafkaError | None, client: Client) -> Refused | None:
-    """The error for a complaint that waiting cannot mend."""
+def _hopeless(error: KafkaError | None, client: Client) -> EvenflowError | None:
+    """The error for a complaint that waiting does not mend, or hardly: who hangs up may be on its way up or down."""
     code, text = (None, client.said) if error is None else (error.code(), error.str())
     if code in _AUTHENTICATION:
         return Refused(
             f"Kafka at {client.address} does not take this user and password: {text}",
-            remedy="correct user, password and mechanism= in the engine's URL",
+            remedy="correct user, password and mechanism= in the engine's URL, or leave them away where that port asks "
+            "for none",
         )
     if code == KafkaError._SSL or "SSL handshake failed" in text:
         return Refused(
@@ -263,8 +274,13 @@ def _hopeless(error: KafkaError | None, client: Client) -> Refused | None:
         return Refused(
             f"nobody knows where {client.address} is: {text}", remedy="correct the hosts in the engine's URL"
         )
-    if client.hung_up >= HANG_UPS or "security.protocol" in text:
+    if "Invalid response size" in text:
         return Refused(
+            f"who answers at {client.address} speaks no plain Kafka: {text}",
+            remedy="correct host and port in the engine's URL, or add tls=true where that port is encrypted",
+        )
+    if client.hung_up >= HANG_UPS or "security.protocol" in text:
+        return EngineUnavailable(
             f"Kafka at {client.address} hangs up at once: {text}",
             remedy="add tls=true (and ca=) to the engine's URL where that port is encrypted, and user and password "
             "where it asks for them",

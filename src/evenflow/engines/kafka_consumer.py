@@ -10,8 +10,8 @@ from evenflow.clock import Clock, Signal
 from evenflow.engine import Batch, Bounds, Partition
 from evenflow.engines.kafka_feeds import Cursor, Feeds
 from evenflow.engines.kafka_records import Place
-from evenflow.engines.log_consumer import fair_share, unreadable
-from evenflow.errors import EvenflowError, GroupStopped
+from evenflow.engines.log_consumer import fair_share, made_anew, unreadable
+from evenflow.errors import EvenflowError
 
 
 class Places(Protocol):
@@ -161,12 +161,3 @@ def _unread(cursor: Cursor) -> bool:
 def _ready(cursor: Cursor) -> bool:
     feed = cursor.feed
     return feed is not None and not cursor.paused and feed.waiting(cursor.offset)
-
-
-def made_anew(group: str, partition: Partition) -> GroupStopped:
-    """The error for a topic that is another one than it was when reading began."""
-    return GroupStopped(
-        f"the topic {partition.topic!r} was deleted and made anew while {group!r} read it: its positions belong to "
-        "what it was",
-        remedy=f"evenflow groups seek {group} --to beginning (or --to end), once you know who has made it anew",
-    )

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from evenflow.checkup import Finding
-from evenflow.engines.kafka_client import Client, administration
-from evenflow.errors import EngineUnavailable, EvenflowError, Refused
+from evenflow.engines.kafka_client import DOCTOR, Client, administration
+from evenflow.errors import EvenflowError, Refused
 
 FIRST = 5.0
 """Seconds that the first question may take."""
@@ -28,7 +28,7 @@ async def examine(client: Client) -> list[Finding]:
         return await _findings(client)
     except EvenflowError as error:
         here = "see that the brokers run, and that the engine's URL names them"
-        remedy = here if isinstance(error, EngineUnavailable) else error.remedy
+        remedy = here if error.remedy == DOCTOR else error.remedy
         return [Finding("wrong", "the brokers", error.message, remedy)]
 
 
@@ -75,11 +75,14 @@ def _copies(client: Client, brokers: int, config: Mapping[str, str]) -> Iterator
     options, about = client.options, "copies"
     copies = options.replication or min(3, brokers)
     if brokers == 1:
+        known = "single" in options.allow_unsafe
         yield Finding(
-            "warn" if "single" in options.allow_unsafe else "wrong",
+            "warn" if known else "wrong",
             about,
             "there is one broker: it does not sync what it confirms to its disk, so a power cut loses events",
-            "use three brokers; for development and tests add allow_unsafe=single to the engine's URL",
+            "use three brokers in production"
+            if known
+            else "use three brokers; for development and tests add allow_unsafe=single to the engine's URL",
         )
     elif copies < 3:
         yield Finding(

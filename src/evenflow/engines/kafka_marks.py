@@ -34,6 +34,8 @@ class Mark(msgspec.Struct, frozen=True):
 
     incarnation: str
     generations: tuple[Made, ...]
+    ours: bool = False
+    """Whether we have made it, and not somebody else."""
     sealed: bool = False
     goes_on: str = ""
 

@@ -18,6 +18,16 @@ _ADDRESS = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[^:/@,\s\[\]]+):([0-9]{1,5})")
 _FORM = "write kafka://host:9092, or kafka://user:password@host:9092,other:9092?tls=true"
 
 
+NO_ANSWER = 2_000
+"""Milliseconds after which a broker that does not answer is connected to anew, for a firewall may have forgotten the
+connection; beside the time that the largest question or answer takes on a slow line. What was appended twice for it
+counts once, since the producer is idempotent."""
+SLOW = 4_000
+"""Bytes that a slow line brings in a millisecond: 32 Mbit/s."""
+FETCH = 4 << 20
+"""Bytes that a broker gives a reader at once, unless a single record is larger."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KafkaOptions:
     """tls: encrypt, and verify the brokers' certificates against `ca` (a file; empty: the system's).
@@ -80,7 +90,7 @@ def client_settings(address: Address, options: KafkaOptions) -> dict[str, Any]:
         "security.protocol": ("sasl_" if address.user else "") + ("ssl" if options.tls else "plaintext"),
         "socket.keepalive.enable": True,
         "socket.nagle.disable": True,
-        "socket.timeout.ms": 10_000,
+        "socket.timeout.ms": NO_ANSWER + max(options.max_bytes, FETCH) // SLOW,
         "socket.connection.setup.timeout.ms": 3_000,
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 1_000,
@@ -101,8 +111,12 @@ def client_settings(address: Address, options: KafkaOptions) -> dict[str, Any]:
     return found
 
 
-def producer_settings(options: KafkaOptions) -> Mapping[str, Any]:
-    """Beside the settings of every client, those of the producer.
+BATCH = 1 << 18
+"""Bytes that a producer sends together, unless a topic takes fewer."""
+
+
+def producer_settings(options: KafkaOptions, batch: int = BATCH) -> Mapping[str, Any]:
+    """Beside the settings of every client, those of the producer. `batch`: bytes that it sends together.
 
     It never gives a record up by itself, since that would leave a gap that later records of the partition do not
     have: the deadline is ours, and ends with another producer.
@@ -114,7 +128,7 @@ def producer_settings(options: KafkaOptions) -> Mapping[str, Any]:
         "message.timeout.ms": 0,
         "request.timeout.ms": 10_000,
         "message.max.bytes": options.max_bytes,
-        "batch.size": 1 << 18,
+        "batch.size": batch,
         "compression.type": options.compression,
         "queue.buffering.max.messages": 1_000_000,
         "queue.buffering.max.kbytes": 2_000_000,
@@ -136,6 +150,7 @@ def reader_settings(options: KafkaOptions) -> Mapping[str, Any]:
         "fetch.error.backoff.ms": 50,
         "fetch.wait.max.ms": 250,
         "fetch.message.max.bytes": max(1 << 20, options.max_bytes),
+        "fetch.max.bytes": max(FETCH, options.max_bytes),
         "queued.min.messages": 10_000,
         "queued.max.messages.kbytes": 16_384,
     }

@@ -22,6 +22,8 @@ from evenflow.engines.kafka_options import reader_settings
 
 Name = tuple[str, int]
 
+NONE = -1
+"""The offset that a broker gives where there is none."""
 _NOT_THERE = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION, KafkaError._NOENT)
 _MOVING = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -76,11 +78,16 @@ class Peek:
     async def _offsets(self, asked: Mapping[TopicPartition, Any], level: Any) -> dict[Name, int]:
         found = {}
         ask = self._client.admin.list_offsets
-        for key, future in ask(asked, isolation_level=level, request_timeout=ASK).items() if asked else ():
+        answers = ask(asked, isolation_level=level, request_timeout=ASK) if asked else {}
+        for key, future in reversed(answers.items()):  # when the last one is there all are: one wake-up
             what = f"the offsets of {key.topic!r}"
             try:
-                async with asyncio.timeout(ASK):
-                    found[key.topic, key.partition] = (await asyncio.wrap_future(future)).offset
+                if not future.done():
+                    async with asyncio.timeout(ASK):
+                        await asyncio.wrap_future(future)
+                found[key.topic, key.partition] = offset = future.result().offset
+                if offset < NONE:  # what the library says, without an error, where nobody could be asked
+                    raise KafkaException(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
             except TimeoutError as error:
                 raise self._client.unavailable(what) from error
             except KafkaException as error:

@@ -16,6 +16,7 @@ from typing import Any
 from evenflow.clock import Clock, Signal
 from evenflow.engine import Outcome
 from evenflow.engines.kafka_client import Client, KafkaError, KafkaException, reason_of
+from evenflow.engines.kafka_options import BATCH
 from evenflow.engines.kafka_records import headers_of
 from evenflow.engines.kafka_reports import CLOSING, Call, Reports
 from evenflow.envelope import Envelope
@@ -62,10 +63,11 @@ class Target:
 
 
 class Producer:
-    """Appends records, in call order. All its methods are for the event loop."""
+    """Appends records, in call order. All its methods are for the event loop. `batch`: bytes that it sends together."""
 
-    def __init__(self, client: Client, clock: Clock) -> None:
+    def __init__(self, client: Client, clock: Clock, batch: int = BATCH) -> None:
         self._client = client
+        self._batch = batch
         self._clock = clock
         self._calls: dict[Call, None] = {}
         self._records = 0
@@ -74,7 +76,7 @@ class Producer:
         self._up = Signal()
         self._up.set()
         self._closed = False
-        self._reports = Reports(self, client)
+        self._reports = Reports(self, client, batch)
         self._look: Any = None
         self.rebuilt = 0
         """How often the producer was thrown away."""
@@ -210,7 +212,7 @@ class Producer:
 
     def _rebuild(self) -> None:
         self.rebuilt += 1
-        old, self._reports = self._reports, Reports(self, self._client, down=not self._up.is_set())
+        old, self._reports = self._reports, Reports(self, self._client, self._batch, down=not self._up.is_set())
         old.stop()
         self._give_up()
         self._next()

@@ -45,10 +45,11 @@ class Owner(Protocol):
 class Reports:
     """One producer of the library, and the thread that collects its reports.
 
-    `down`: no broker could be reached before. Then it asks until one answers, as after it has found so itself.
+    `batch`: bytes that it sends together. `down`: no broker could be reached before. Then it asks until one answers, as
+    after it has found so itself.
     """
 
-    def __init__(self, owner: Owner, client: Client, *, down: bool = False) -> None:
+    def __init__(self, owner: Owner, client: Client, batch: int, *, down: bool = False) -> None:
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._done: list[Call] = []
@@ -56,7 +57,7 @@ class Reports:
         self._down = down
         self._ended = False
         self._refusals: deque[tuple[Call, int, KafkaError]] = deque()
-        self.producer = client.made("Producer", producer_settings(client.options), self._heard)
+        self.producer = client.made("Producer", producer_settings(client.options, batch), self._heard)
         self._thread = threading.Thread(target=self._run, name="evenflow-kafka-reports", daemon=True)
         self._thread.start()
 

@@ -31,6 +31,12 @@ ENDS_ONLY, CLOSED = 80, 0
 """The largest batch that a topic takes which is being closed, and one that is. Of the first size are the marks that end
 a transaction, and nearly nothing else: where they are refused, it is open for ever, and nobody reads past it."""
 
+_KEPT = ("cleanup.policy", "retention.ms", "retention.bytes")
+"""What decides which events are kept."""
+
+UNDECLARED = Topic("undeclared")
+"""What is known of a topic that was only looked at, whatever its name."""
+
 log = logging.getLogger("evenflow")
 
 Probe = Callable[[str, int], Awaitable[bool]]
@@ -50,6 +56,11 @@ class State:
     @property
     def last(self) -> str:
         return self.made[-1].name
+
+    @property
+    def ours(self) -> bool:
+        """Whether Evenflow has made it. What others have made is used, and never configured or closed by itself."""
+        return self.mark is not None and self.mark.ours
 
 
 class Topics:
@@ -122,6 +133,8 @@ class Topics:
         mark = await self._marks.of(topic)
         names = [topic] if mark is None else [each.name for each in mark.generations]
         found = await self._client.described(names)
+        if mark is None and found:  # who makes a topic remembers it before: it may have been made meanwhile
+            mark = await self._marks.of(topic)
         if mark is not None and not _is_of(mark, found):
             mark = None
         made = _generations(topic, mark, found)
@@ -132,7 +145,7 @@ class Topics:
         found_log = Log(topic, incarnation, tuple(Generation(each.number, each.partitions) for each in made))
         if mark is not None:
             found_log = replace(found_log, sealed=mark.sealed, goes_on=mark.goes_on)
-        declared = self._declared.get(topic) or Topic(topic)
+        declared = self._declared.get(topic, UNDECLARED)
         places = {
             partition: Place(partition, each.name, each.id, declared)
             for each in made
@@ -169,6 +182,13 @@ class Topics:
             await self._remember(state)
             return state.log
         if state is not None:
+            if not state.ours:  # its writers, whoever they are, would be refused from now on
+                have = state.made[-1].partitions
+                raise Refused(
+                    f"somebody else has made the topic {topic.name!r}, with partitions={have}, not {topic.partitions}",
+                    remedy=f"if it is another team's, write Topic({topic.name!r}); if it was made for you, declare "
+                    f"partitions={have}; or give yours another name (topics.{topic.name}.name in the settings)",
+                )
             await self._close(state)
         return await self._make(topic.name, state, due, "" if after is None else after.incarnation, wanted)
 
@@ -177,7 +197,7 @@ class Topics:
         if state.mark is not None and state.mark.generations == state.made:
             return
         known = state.log
-        mark = Mark(known.incarnation, state.made, sealed=known.sealed, goes_on=known.goes_on)
+        mark = Mark(known.incarnation, state.made, ours=state.ours, sealed=known.sealed, goes_on=known.goes_on)
         try:
             await self._marks.put(known.topic, mark)
         except Refused as error:  # we may only read here
@@ -191,7 +211,7 @@ class Topics:
         name = topic if state is None else f"{topic}--{due.number}"
         new = Made(due.number, name, "", due.partitions)
         known = incarnation or ("" if state is None else state.log.incarnation)
-        await self._marks.put(topic, Mark(known, (*before, new)))
+        await self._marks.put(topic, Mark(known, (*before, new), ours=True))
         copies = await self._client.copies()
         settings = {**config, "min.insync.replicas": str(2 if copies > 2 else 1)}
         await self._client.make_topic(name, due.partitions, copies, settings)
@@ -199,7 +219,7 @@ class Topics:
         while True:
             made = await self._look(topic)
             if made is not None and made.made[-1].number == due.number:
-                await self._marks.put(topic, Mark(made.log.incarnation, made.made))
+                await self._marks.put(topic, Mark(made.log.incarnation, made.made, ours=True))
                 return made.log
             if asyncio.get_running_loop().time() > until:
                 raise EngineUnavailable(f"the topic {name!r} was made, and the brokers do not show it")
@@ -213,7 +233,8 @@ class Topics:
         words = state.log.goes_on if goes_on is None else goes_on
         if not state.log.sealed:
             await self._close(state)
-        await self._marks.put(topic, Mark(state.log.incarnation, state.made, sealed=True, goes_on=words))
+        mark = Mark(state.log.incarnation, state.made, ours=state.ours, sealed=True, goes_on=words)
+        await self._marks.put(topic, mark)
         sealed = await self._look(topic)
         assert sealed is not None
         return sealed.log
@@ -241,10 +262,18 @@ class Topics:
         name = state.last
         known = await self.config(name)
         changed = {key: value for key, value in wanted.items() if known.get(key) != value}
-        changed.pop("max.message.bytes", None)
-        if changed:
+        changed.pop(SIZE, None)
+        if changed and state.ours:
             await self._configure(name, changed)
             self._known.pop(state.log.topic, None)
+        elif kept := {key: known.get(key) for key in _KEPT if key in changed}:
+            log.warning(
+                "the topic %r was made by others and stays as it is: %s, where the code asks for %s\n  → configure it "
+                "there, or declare what it has",
+                name,
+                _words(kept),
+                _words({key: changed[key] for key in kept}),
+            )
 
     async def _configure(self, name: str, values: Mapping[str, str]) -> None:
         entries = [
@@ -296,6 +325,10 @@ class Topics:
                     remedy=f"let all groups read what waits; then add grown={state.log.topic} to the engine's URL "
                     "(its partitions are used as they are now)",
                 )
+
+
+def _words(settings: Mapping[str, object]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in settings.items())
 
 
 def _is_of(mark: Mark, found: Mapping[str, Found]) -> bool:

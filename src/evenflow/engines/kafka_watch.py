@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from evenflow.clock import Clock
+from evenflow.engines.kafka_client import administration
 from evenflow.engines.kafka_feeds import Feed, Feeds, Reader
 from evenflow.engines.kafka_peek import Missing, Peek
 from evenflow.errors import EvenflowError
@@ -20,7 +21,9 @@ log = logging.getLogger("evenflow")
 class Watch:
     """One task per engine: the brokers are asked about a reader only when it brings nothing."""
 
-    def __init__(self, feeds: Feeds, peek: Peek, clock: Clock, check: Callable[[Feed], Awaitable[None]]) -> None:
+    def __init__(
+        self, feeds: Feeds, peek: Peek, clock: Clock, check: Callable[[Sequence[Feed]], Awaitable[None]]
+    ) -> None:
         self._check = check
         self._feeds = feeds
         self._peek = peek
@@ -53,12 +56,11 @@ class Watch:
         hungry = reader.hungry() if before == reader.arrivals else []
         names = {(feed.place.topic, feed.place.partition.number): feed for feed in hungry}
         try:
-            ends = await self._peek.ends(names) if names else {}
+            ends = await self._peek.offsets(names, administration.OffsetSpec.latest())
         except Missing:
-            for feed in hungry:
-                await self._check(feed)
+            await self._check(hungry)
             return
-        behind = {feed: (feed.end, ends[name][1]) for name, feed in names.items() if ends[name][1] > feed.end}
+        behind = {feed: (feed.end, ends[name]) for name, feed in names.items() if ends[name] > feed.end}
         if reader.arrivals != self._seen[reader]:
             behind = {}
         stuck = [feed for feed, (end, _) in behind.items() if self._suspects.get(feed, (-1, 0))[0] == end]
