@@ -11,7 +11,7 @@ from evenflow.checkup import Finding
 from evenflow.clock import SystemClock
 from evenflow.engine import Bounds, Outcome
 from evenflow.engines.postgres_upkeep import Upkeep
-from evenflow.errors import EngineUnavailable, MissingExtra, Refused, SettingsError
+from evenflow.errors import EngineUnavailable, GroupStopped, MissingExtra, Refused, SettingsError
 from evenflow.places import make_engine
 from evenflow.testing import engine_suite
 from evenflow.testing.engine_kit import SIZE, batches_of, beginning, event, events, numbers, reader, store, take, until
@@ -186,7 +186,125 @@ def test_what_comes_between_the_events_and_the_ends_of_one_answer_is_not_skipped
     asyncio.run(main())
 
 
-def test_others_are_told_after_the_commit_and_not_for_every_event(log):
+def test_who_waits_has_what_came_with_the_look_that_notices_it(log):
+    async def main():
+        async with log() as engine, log() as other:
+            made = await engine.declare(Topic("t", partitions=2))
+            await other.declare(Topic("t"))
+            await store(other, "t", [event(n, slot=n) for n in range(4)])
+            consumer = await reader(engine, beginning(made))
+            await take(consumer, 4)
+            reading: list[str] = []
+            ask, read = engine._tables.wire.ask, engine._tables.read
+
+            async def asked(statements):
+                reading[:] = [*reading, "ask"] if reading else []
+                return await ask(statements)
+
+            async def watched(*args):
+                reading.append("read")
+                return await read(*args)
+
+            async def waits():
+                return engine._watch._count == 1
+
+            engine._tables.wire.ask, engine._tables.read = asked, watched
+            for number in range(4, 9):
+                waiting = asyncio.ensure_future(consumer.fetch(10, SIZE, 30.0))
+                await until(waits, "it waits")
+                await store(other, "t", [event(number, slot=number)])
+                assert numbers(await waiting) == [number]
+                assert reading == ["read"], "it asked once more"
+                reading.clear()
+
+    asyncio.run(main())
+
+
+def test_who_has_nothing_to_read_asks_no_more_than_the_watch_while_notifications_come(log):
+    async def main():
+        async with log() as engine, log() as other:
+            made = await engine.declare(Topic("t", partitions=2))
+            await other.declare(Topic("t"))
+            consumer = await reader(engine, beginning(made))
+            assert not await consumer.fetch(10, SIZE, 0.01)
+
+            async def hears():
+                await consumer.fetch(10, SIZE, 0.01)
+                return engine._watch.heard and engine._watch.current
+
+            await until(hears, "notifications come")
+            looks, look = [], engine._tables.look
+
+            async def looked(places):
+                looks.append(places)
+                return await look(places)
+
+            engine._tables.look = looked
+            for _ in range(20):
+                assert not await consumer.fetch(10, SIZE, 0.005)
+            assert len(looks) <= 10
+            for number in range(3):
+                await store(other, "t", [event(number, slot=number)])
+                assert numbers(await consumer.fetch(10, SIZE, 30.0)) == [number]
+            await store(other, "t", [event(3, slot=0)])
+            assert numbers(await consumer.fetch(10, SIZE, 0)) == [3], "who does not wait has to be told"
+
+    asyncio.run(main())
+
+
+def test_a_notification_that_comes_while_nobody_waits_is_not_forgotten(log):
+    async def main():
+        async with log() as engine:
+            consumer = await reader(engine, beginning(await engine.declare(Topic("t", partitions=2))))
+            watch = engine._watch
+
+            async def rests():
+                await consumer.fetch(10, SIZE, 0.01)
+                return watch.current
+
+            await until(rests, "notifications come")
+            watch._heard(0, "1")
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert not watch.current, "who asks next would not look"
+
+    asyncio.run(main())
+
+
+def test_a_log_that_has_lost_its_end_stops_a_group_that_was_waiting(log):
+    """As after a fail-over to a server that lacks commits."""
+
+    async def main():
+        async with log() as engine:
+            made = await engine.declare(Topic("t", partitions=1))
+            await store(engine, "t", [event(n, slot=0) for n in range(3)])
+            consumer = await reader(engine, beginning(made))
+            await take(consumer, 3)
+
+            async def rests():
+                await consumer.fetch(10, SIZE, 0.01)
+                return consumer._rests and engine._watch.current
+
+            await until(rests, "it rests")
+            waiting = asyncio.ensure_future(consumer.fetch(10, SIZE, 30.0))
+            asked, ask = [], engine._tables.wire.ask
+
+            async def asks(statements):
+                asked.append(statements)
+                return await ask(statements)
+
+            engine._tables.wire.ask = asks
+            log.sql(f'delete from {log.schema}."packs_1"')
+            with pytest.raises(GroupStopped, match="lost its end"):
+                await asyncio.wait_for(waiting, 10)
+            assert len(asked) < 20, "it asked again and again"
+
+    asyncio.run(main())
+
+
+def test_others_are_told_after_the_commit_and_not_for_every_event(log, monkeypatch):
+    monkeypatch.setattr("evenflow.engines.postgres_watch.GAP", 0.01)
+
     async def main():
         with psycopg.connect(log.database, autocommit=True) as listener:
             listener.execute(f"listen {log.schema}")
@@ -331,6 +449,14 @@ def test_a_wrong_password_and_a_wrong_place_are_refused_without_the_password():
     assert "no-such-database" in refusal(server.url("no-such-database"))
     assert "schema" in refusal(f"{server.url()}?schema=No;drop")
     assert "nonsense" in refusal(f"{server.url()}?nonsense=1")
+
+
+def test_a_server_that_does_not_answer_is_no_reason_to_refuse_for_good():
+    async def main():
+        with pytest.raises(EngineUnavailable, match="cannot be opened"):
+            await make_engine("postgresql://evenflow:s3cret@127.0.0.1:1/d", SystemClock()).open()
+
+    asyncio.run(main())
 
 
 def test_a_role_without_rights_is_told_the_grant(log):

@@ -129,7 +129,8 @@ class LogConsumer:
             if left is not None and left <= 0:
                 return batches
             with self._log.waiting(self._signal, self._anything):
-                await self._clock.wait(self._signal, left)
+                if not await self._clock.wait(self._signal, left):
+                    return batches
 
     async def _look(self, limit: int, size: int) -> list[Batch]:
         await self._log.refresh()
@@ -195,6 +196,15 @@ def unreadable(group: str, partition: Partition, offset: int, bounds: Bounds) ->
         f"group {group!r} is at offset {offset} of {where}, but the log ends at offset {bounds.high}: the position "
         "belongs to another log, or the log has lost its end",
         remedy=f"evenflow groups seek {group} --to beginning   (or --to end), after a look at which file was restored",
+    )
+
+
+def made_anew(group: str, partition: Partition) -> GroupStopped:
+    """The error for a topic that is another one than it was when reading began."""
+    return GroupStopped(
+        f"the topic {partition.topic!r} was deleted and made anew while {group!r} read it: its positions belong to "
+        "what it was",
+        remedy=f"evenflow groups seek {group} --to beginning (or --to end), once you know who has made it anew",
     )
 
 

@@ -125,6 +125,9 @@ class MemoryEngine:
         self._waiters.wake()
         return [Outcome.STORED] * len(envelopes)
 
+    async def limit(self, topic: str) -> int | None:  # noqa: ARG002
+        return None
+
     def consumer(self, group: str) -> Consumer:
         return LogConsumer(group, self, self._clock)
 

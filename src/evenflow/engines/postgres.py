@@ -164,8 +164,11 @@ class PostgresEngine:
             outcome, self.trouble = Outcome.REFUSED, str(error)
         return [outcome] * len(envelopes)
 
+    async def limit(self, topic: str) -> int | None:  # noqa: ARG002
+        return None
+
     def consumer(self, group: str) -> Consumer:
-        made = PostgresConsumer(group, self, self._opened(), self._clock)
+        made = PostgresConsumer(group, self, self._opened(), self._clock, lambda: self._watch.current)
         self._consumers.add(made)
         return made
 
@@ -252,7 +255,10 @@ class PostgresEngine:
 
     async def _look(self) -> bool:
         """Ask for the ends of what the consumers read. Whether there is anything new."""
-        keys = {key for each in self._consumers for key in each.partitions()}
-        changed = await self._tables.look(keys)
+        places: dict[Partition, int] = {}
+        for each in self._consumers:
+            for key, offset in each.places().items():
+                places[key] = max(offset, places.get(key, 0))
+        changed = await self._tables.look(places)
         self._waiters.wake()
         return changed

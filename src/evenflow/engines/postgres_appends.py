@@ -184,7 +184,8 @@ def _next(queue: list[_Job]) -> list[_Job]:
         count += 1
         if not job.answer.done():
             jobs.append(job)
-            size += sum([each.size for each in job.envelopes])
+            if count < len(queue):  # else nothing follows that it could leave out
+                size += sum([each.size for each in job.envelopes])
     del queue[:count]
     return jobs
 

@@ -17,6 +17,8 @@ from evenflow.postgres_link import Statement
 OFFSET_BITS = 40
 PACKS = 64
 """Packs of one partition in one answer."""
+NEWS, NEWS_BYTES = 64, 64 << 10
+"""Events and bytes of a partition that come with a look at its end, about."""
 MISSING = frozenset({"42P01", "42883", "3F000"})
 """A table, function or schema is not there."""
 
@@ -142,11 +144,24 @@ class LogTables:
         await self._asked(parts, self.ask_bounds(parts), self.took_bounds)
         return {key: Bounds(part.low, part.next) for key, part in zip(wanted, await self.parts(wanted), strict=True)}
 
-    async def look(self, keys: Iterable[Partition]) -> bool:
-        """Bring up to date what is known of the ends of these. Whether anything is new."""
-        parts = [part for key in keys if (part := self._parts.get(key)) is not None]
+    async def look(self, places: Mapping[Partition, int]) -> bool:
+        """Bring up to date what is known of the ends of these partitions. Whether anything is new.
+
+        Where a reader's place is the end that was known, what came is in the cache then, without a round trip more.
+        """
+        parts = [part for key in places if (part := self._parts.get(key)) is not None]
+        read = [part for part in parts if part.next == places[part.key]]
+        asked = by_topic_of(enumerate(Wanted(part, part.next, NEWS, NEWS_BYTES) for part in read))
         news: list[bool] = []
-        await self._asked(parts, self.ask_bounds(parts), lambda answers: news.append(self.took_bounds(answers)))
+
+        def take(answers: list[Rows]) -> None:
+            for rows, some in zip(answers, asked.values(), strict=False):
+                for place, *row in rows:
+                    self._decoded(some[place - 1][1].part, row)
+            news.append(self.took_bounds(answers[len(asked) :]))
+
+        statements = [self._ask_packs(topic, [each for _, each in some]) for topic, some in asked.items()]
+        await self._asked(parts, statements + self.ask_bounds(parts), take)
         return any(news)
 
     async def _asked(

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from math import inf
 
 from evenflow.engines.postgres_wire import Wire
 from evenflow.errors import EvenflowError
 from evenflow.postgres_errors import PostgresError
 from evenflow.postgres_link import Link
 
-GAP = 0.01
+GAP = 0.002
 """Seconds between two notifications of one process: each is a commit that takes a lock of the whole server."""
+TELL = "select pg_notify($1, $2), set_config('synchronous_commit', 'off', true)"
+"""What is lost with the server need not be told: nobody waits for the disk."""
 QUIET = 1.0
 """Seconds between looks while notifications come."""
 QUICK, SLOW = 0.005, 0.1
@@ -39,6 +42,7 @@ class Watch:
         self._look = look
         self._failed = failed
         self._count = 0
+        self._looked = -inf
         self._pace = QUICK
         self._stored: set[int] = set()
         self._waited = asyncio.Event()
@@ -47,6 +51,12 @@ class Watch:
         self._echo = asyncio.Event()
         self._link: Link | None = None
         self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def current(self) -> bool:
+        """Whether notifications come, and none has come since the last look, which was not long ago."""
+        recent = asyncio.get_running_loop().time() - self._looked < 2 * QUIET
+        return self.heard and recent and not self._told.is_set()
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -87,13 +97,14 @@ class Watch:
             with suppress(TimeoutError):
                 async with asyncio.timeout(QUIET if self.heard else self._pace):
                     await self._told.wait()
-            self._told.clear()
-            if self._count:
+            if self._count:  # else what was told is kept for who asks next
+                self._told.clear()
                 await self._look_once()
 
     async def _look_once(self) -> None:
         try:
             changed = await self._look()
+            self._looked = asyncio.get_running_loop().time()
         except EvenflowError:
             self._failed()  # who waits meets it by himself
             changed = False
@@ -112,7 +123,7 @@ class Watch:
                     link.on_notify = self._heard
                     await link.control(f"listen {self._channel}")
                 self._echo.clear()
-                await self._wire.run([("select pg_notify($1, '')", (self._channel,))])
+                await self._wire.run([(TELL, (self._channel, ""))])
                 async with asyncio.timeout(ECHO):
                     await self._echo.wait()
                 self.heard = True
@@ -138,7 +149,5 @@ class Watch:
             self._due.clear()
             topics, self._stored = self._stored, set()
             with suppress(PostgresError):  # others poll
-                await self._wire.run(
-                    [("select pg_notify($1, $2)", (self._channel, ",".join(map(str, sorted(topics)))))]
-                )
+                await self._wire.run([(TELL, (self._channel, ",".join(map(str, sorted(topics)))))])
             await asyncio.sleep(GAP)

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-from evenflow.errors import EngineUnavailable, Refused
-from evenflow.postgres_errors import PostgresError, connect_remedy
+from evenflow.errors import EngineUnavailable, EvenflowError, Refused
+from evenflow.postgres_errors import PostgresError, Trouble, connect_in_vain, connect_remedy
 from evenflow.postgres_link import Link, Statement
 from evenflow.postgres_place import PostgresPlace
 
@@ -60,21 +60,12 @@ class Wire:
     ) -> list[Rows]:
         """The rows of each statement; all are sent at once. Raises `PostgresError`; `lost` where nobody knows."""
         link = await self.link()
-        find = self.place.plans.find
-        known = [find(sql, tuple(map(type, args))) for sql, args in statements]
         try:
             async with asyncio.timeout(self._limit):
-                results = await link.run(statements, before=before, after=after)
+                return await link.rows(statements, before=before, after=after)
         except TimeoutError:
             link.close()
             raise PostgresError(f"no answer from {self.place.words} within {self._limit:g} s", lost=True) from None
-        rows = []
-        for (sql, args), plan, result in zip(statements, known, results, strict=True):
-            read = plan or find(sql, tuple(map(type, args)))
-            if read is None:
-                raise PostgresError("too many different statements at once", lost=True)
-            rows.append(read.rows(result) if read.columns else [])
-        return rows
 
     async def ask(self, statements: Sequence[Statement]) -> list[Rows]:
         """The rows of statements that change nothing: asked once more if the connection was lost meanwhile."""
@@ -108,9 +99,10 @@ def unavailable(error: PostgresError, place: PostgresPlace) -> EngineUnavailable
     )
 
 
-def cannot_open(error: PostgresError, place: PostgresPlace) -> Refused:
-    """The same at the start."""
-    return Refused(
+def cannot_open(error: PostgresError, place: PostgresPlace) -> EvenflowError:
+    """The same at the start: `Refused` where waiting for the server does not help."""
+    in_vain = error.trouble is Trouble.STATEMENT or connect_in_vain(error.message)
+    return (Refused if in_vain else EngineUnavailable)(
         f"the event log at {place.words} cannot be opened: {error.message}",
         remedy=error.remedy or connect_remedy(error.message),
     )

@@ -131,6 +131,9 @@ class SqliteEngine:
             self.trouble = str(error)
         return [outcome] * len(envelopes)
 
+    async def limit(self, topic: str) -> int | None:  # noqa: ARG002
+        return None
+
     def consumer(self, group: str) -> Consumer:
         return LogConsumer(group, self, self._clock)
 
