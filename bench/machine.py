@@ -13,9 +13,10 @@ from typing import Any
 import apsw
 
 from bench.processes import folder
+from bench.servers import server_versions
 
 PACKAGES = ("evenflow", "apsw", "msgspec", "faststream", "pydantic", "huey", "redis", "hiredis",
-            "psycopg", "confluent-kafka", "asyncpg")  # fmt: skip
+            "psycopg", "confluent-kafka", "aiokafka", "asyncpg")  # fmt: skip
 
 
 def machine() -> dict[str, Any]:
@@ -37,7 +38,7 @@ def versions() -> dict[str, str]:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return {**found, **server_versions()}
 
 
 def moment(probes: int = 50) -> dict[str, Any]:

@@ -49,6 +49,15 @@ def cpu_of(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def cpu_of_all() -> float:
+    """CPU seconds that everything on this machine has used; zero where the system does not tell."""
+    status = Path("/proc/stat")
+    if not status.exists():
+        return 0.0
+    user, nice, system, _idle, _waiting, *interrupts = status.read_text("utf-8").split("\n", 1)[0].split()[1:8]
+    return sum(map(int, (user, nice, system, *interrupts))) / os.sysconf("SC_CLK_TCK")
+
+
 def percentile(values: Sequence[float], percent: float) -> float:
     """The smallest value that so many per cent of the values do not exceed."""
     ordered = sorted(values)

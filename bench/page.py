@@ -15,6 +15,7 @@ KINDS = {
     "flat": "What changes with partitions, keys and backlog",
     "latency": "From publish to effect",
     "later": "What waits for its time",
+    "parked": "While keys are parked",
     "rest": "At rest and at the start",
     "broker": "On PostgreSQL and Kafka",
     "rival": "Beside others",
@@ -32,12 +33,13 @@ def filled(text: str, found: dict[str, Any]) -> str:
 def tables(found: dict[str, Any]) -> str:
     parts = [_measured_on(found)]
     for kind, title in KINDS.items():
-        cases = [case for case in found["cases"].values() if case["kind"] == kind]
+        cases = [case for case in found["cases"].values() if case["kind"] == kind and "lines" in case]
         if cases:
             parts += [f"### {title}", "\n".join(_table(sorted(cases, key=lambda case: case["place"])))]
-    left_out = [f"- `{name}`: {case['left_out']}" for name, case in found["cases"].items() if "left_out" in case]
-    if left_out:
-        parts += ["Left out here:", "\n".join(left_out)]
+    for what, title in (("left_out", "Left out here:"), ("failed", "Failed here, so there are no figures:")):
+        told = [f"- `{name}`: {case[what]}" for name, case in found["cases"].items() if what in case]
+        if told:
+            parts += [title, "\n".join(told)]
     return "\n\n".join(parts)
 
 
@@ -74,9 +76,11 @@ def _columns(beside: set[str]) -> list[Column]:
         ("ratio", "---:", lambda line, _: f"**{line['ratio']:.2f}**" if "ratio" in line else ""),
         ("from, to", "---:", lambda line, _: ", ".join(f"{each:.2f}" for each in line.get("ratios", ()))),
         ("CPU, us", "---:", lambda line, _: _both(line, "cpu_us")),
+        ("CPU more, us", "---:", lambda line, case: _more(line, case)),
         ("MiB", "---:", lambda line, _: _both(line, "memory")),
         ("publishing alone", "---:", lambda _, case: _part(case.get("published_per_second"))),
         ("handling alone", "---:", lambda _, case: _part(case.get("handled_per_second"))),
+        ("cores busy, of them the workers'", "---:", lambda line, _: _cores(line.get("cores"))),
         ("until the commits", "---:", lambda _, case: _part(case.get("committed_per_second"))),
     ]
 
@@ -88,6 +92,16 @@ def _figure(line: dict[str, Any], side: str) -> str:
 
 def _both(line: dict[str, Any], name: str) -> str:
     return " / ".join(number(line[side][name]) for side in ("ours", "twin") if name in line.get(side, ()))
+
+
+def _more(line: dict[str, Any], case: dict[str, Any]) -> str:
+    """What ours takes for an event more than the twin."""
+    share = case.get("own_share_us")
+    return "" if share is None or line is not case["lines"][0] else f"{share:.1f}"
+
+
+def _cores(sides: list[list[float]] | None) -> str:
+    return ", ".join(f"{all_of_them:.1f}: {own:.1f}" for all_of_them, own in sides or ())
 
 
 def _part(sides: dict[str, float] | None) -> str:

@@ -50,16 +50,21 @@ def result(process: subprocess.Popen[str], seconds: float = LONGEST) -> Any:
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured: everything, or each case once with tiny sizes, in this process where that is possible."""
+    """How much is measured: everything, or each case once with tiny sizes, in this process where that is possible.
+
+    `short`: two rounds at most.
+    """
 
     quick: bool = False
     rounds: int | None = None
+    short: bool = False
 
     def of(self, usual: int, tiny: int) -> int:
         return tiny if self.quick else usual
 
     def turns(self, usual: int) -> int:
-        return 1 if self.quick else self.rounds or usual
+        rounds = self.rounds or usual
+        return 1 if self.quick else min(rounds, 2) if self.short else rounds
 
     def run(self, function: str, **given: Any) -> Any:
         return call(function, given) if self.quick else result(start(function, **given))

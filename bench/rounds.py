@@ -11,17 +11,13 @@ from bench.processes import Record
 Measure = Callable[[], Record]
 
 
-def in_turns(rounds: int, ours: Measure, twin: Measure) -> tuple[list[Record], list[Record]]:
-    """One after the other, never both at once; who begins changes with each round."""
-    mine, theirs = [], []
+def in_turns(rounds: int, *sides: Measure) -> list[list[Record]]:
+    """One after the other, never two at once; who begins changes with each round. The records of each side."""
+    found: list[list[Record]] = [[] for _ in sides]
     for number in range(rounds):
-        if number % 2 == 0:
-            mine.append(ours())
-            theirs.append(twin())
-        else:
-            theirs.append(twin())
-            mine.append(ours())
-    return mine, theirs
+        for place in range(number, number + len(sides)):
+            found[place % len(sides)].append(sides[place % len(sides)]())
+    return found
 
 
 def line(

@@ -7,11 +7,17 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from bench.catalogue import LeftOut
+from bench.processes import Plan
+from bench.workload import Shape
 
 Places = dict[str, str]
+WARM_EVENTS = 100_000
+WARMED: set[str] = set()
+"""Brokers that have worked in this run."""
 
 
 class Servers:
@@ -24,7 +30,8 @@ class Servers:
         self._number = itertools.count(1)
         self.kafka = shared.kafka() if "kafka" in names else None
         self.bootstrap = self.kafka.address if self.kafka else ""
-        self.database = shared.postgres().url(self.token) if "postgres" in names else ""
+        self.database = f"{shared.postgres().url(self.token)}?sslmode=disable" if "postgres" in names else ""
+        """On loopback, as most measure it: what is encrypted there would cost both sides the same."""
         self._admin = shared.postgres().url() if "postgres" in names else ""
         if self._admin:
             self._execute(f"create database {self.token}")
@@ -35,12 +42,12 @@ class Servers:
 
     def ours(self, engine: str, log: str, store: str = "") -> Places:
         """Settings for an app whose log has this name on that engine. Each store has groups of its own there."""
-        found = {"engine": f"{self.database}?schema={log}"}
+        found = {"engine": f"{self.database}&schema={log}"}
         if engine == "kafka" and self.kafka:
             found = {"engine": self.kafka.url(), "topic_prefix": f"{log}."}
         if not store:
             return found
-        return {**found, "group_prefix": f"{store}.", "store": f"{self.database}?schema={store}_{{service}}"}
+        return {**found, "group_prefix": f"{store}.", "store": f"{self.database}&schema={store}_{{service}}"}
 
     def twins(self, engine: str, log: str, store: str = "") -> Places:
         """The same for a twin; `engine` is what its log is on."""
@@ -63,8 +70,26 @@ class Servers:
             connection.execute(statement.encode())
 
 
+def server_versions() -> dict[str, str]:
+    """Of those that are installed."""
+    from services.kafka_jars import jars
+    from services.postgres import Postgres, program
+
+    found = {} if Postgres.missing() else {"PostgreSQL": Path(program("initdb")).parent.parent.name}
+    return {**found, "Kafka": jars().name.removeprefix("kafka-")} if jars().exists() else found
+
+
 @contextmanager
-def servers(*names: str) -> Iterator[Servers]:
+def held() -> Iterator[None]:
+    """Servers that a case has started run on until the last case has ended."""
+    from services import shared
+
+    with shared.Use():
+        yield
+
+
+@contextmanager
+def servers(plan: Plan, *names: str) -> Iterator[Servers]:
     """These servers, running. Raises `LeftOut` where one is not installed, or what their twins are written with."""
     if missing := [package for package in ("confluent_kafka", "psycopg", "asyncpg") if find_spec(package) is None]:
         raise LeftOut(f"{', '.join(missing)}: not installed (`make bench` installs what it needs)")
@@ -81,6 +106,18 @@ def servers(*names: str) -> Iterator[Servers]:
         shared.start(list(dict.fromkeys(names)))
         found = Servers(names)
         try:
+            if found.kafka and not plan.quick:
+                _warm(plan, found)
             yield found
         finally:
             found.drop()
+
+
+def _warm(plan: Plan, found: Servers) -> None:
+    """A broker that has just started runs code that is not compiled yet: who is measured first would look slow."""
+    if found.bootstrap not in WARMED:
+        given: dict[str, Any] = {"folder": "", "events": WARM_EVENTS, "shape": vars(Shape())}
+        places = found.twins("kafka", found.fresh())
+        plan.run("twins.kafka:backlog", **given, places=places)
+        plan.run("twins.kafka:handles", **given, places=places)
+        WARMED.add(found.bootstrap)

@@ -10,9 +10,10 @@ HEAD = f"  {'':44s}{'ours':>15s}{'beside it':>15s}{'ratio':>7s}  {'spread':15s} 
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
     """What a case has found, readable."""
-    if "left_out" in found:
-        yield f"  left out: {found['left_out']}"
-        return
+    for name in ("left_out", "failed"):
+        if name in found:
+            yield f"  {name.replace('_', ' ')}: {found[name]}"
+            return
     yield HEAD
     for line in found["lines"]:
         yield from _line(line)
@@ -36,6 +37,9 @@ def _line(line: dict[str, Any]) -> Iterator[str]:
             f"{line['ratio']:7.2f}  {f'{low:.2f} to {high:.2f}':15s} {cpu}"
         )
         yield f"    beside: {line['beside']}; {line['rounds']} rounds"
+    if "cores" in line:
+        (two, own_of_two), (one, own_of_one) = line["cores"]
+        yield f"    cores busy, of them the workers': {two:.2f}: {own_of_two:.2f}, beside {one:.2f}: {own_of_one:.2f}"
     if "goal" in line:
         yield f"    goal: {line['goal']}"
 

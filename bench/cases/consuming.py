@@ -53,17 +53,21 @@ def waiting_events(name: str, events: int, rounds: int, plan: Plan) -> Record:
             return found
 
     mine, theirs = in_turns(plan.turns(rounds), partial(once, "ours"), partial(once, "twins"))
-    memory = line(f"{name}: memory at most", mine, theirs, figure="memory", unit="MiB")
-    for side in (memory["ours"], memory["twin"]):
-        del side["cpu_us"], side["memory"]
-    del memory["cpu_ratio"]
     return case(
-        [line(name, mine, theirs), memory],
+        [line(name, mine, theirs), memory_line(name, mine, theirs)],
         events=given["events"],
         built_per_second={who: round(record["rate"]) for who, record in built.items()},
         memory_on_the_way=mine[0]["noted"],
         growth_mib=round(growth(mine[0]["noted"]), 1),
     )
+
+
+def memory_line(name: str, mine: list[Record], theirs: list[Record]) -> Record:
+    memory = line(f"{name}: memory at most", mine, theirs, figure="memory", unit="MiB")
+    for side in (memory["ours"], memory["twin"]):
+        del side["cpu_us"], side["memory"]
+    del memory["cpu_ratio"]
+    return memory
 
 
 def growth(noted: list[float]) -> float:

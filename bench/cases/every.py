@@ -1,4 +1,4 @@
-"""All cases, in the order in which they are measured and shown."""
+"""All cases, in the order in which they are measured, and shown where they stand in one table."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def every() -> dict[str, Case]:
         *publishing.cases(),
         *consuming.cases(),
         *flow.cases(),
-        *parked.cases(),
-        *later.cases(),
         *starting.cases(),
         *brokers.cases(),
         *broker_flow.cases(),
         *broker_rivals.cases(),
         *rivals.cases(),
+        *parked.cases(),
+        *later.cases(),
     ]
     return {case.name: case for case in found}

@@ -6,15 +6,15 @@ import asyncio
 import os
 from typing import Any
 
-from bench.measuring import Watch, measured
-from bench.processes import Record, said, say
+from bench.processes import Record
+from bench.together import together
 from bench.workload import Shape, Shop, settings
 
 
 async def works(
     folder: str, number: int, workers: int, seconds: float, shape: dict[str, Any], places: dict[str, str]
 ) -> Record:
-    """From the moment in which each has its share of the partitions, for so long; `busy` says whether work was left."""
+    """From the moment in which each has its share of the partitions."""
     shop = Shop(Shape(**shape))
     own = os.path.join(folder, str(number))
     os.mkdir(own)
@@ -22,12 +22,4 @@ async def works(
         (loop,) = running.loops()
         while len(loop.owned) != shop.shape.partitions // workers or not loop.counters.handled:
             await asyncio.sleep(0.01)
-        say(folder, f"ready{number}")
-        while any(said(folder, f"ready{each}") is None for each in range(workers)):
-            await asyncio.sleep(0.01)
-        watch, before = Watch(), loop.counters.handled
-        await asyncio.sleep(seconds)
-        record = measured(max(1, loop.counters.handled - before), watch)
-        last = loop.counters.handled
-        await asyncio.sleep(0.2)
-        return {**record, "busy": loop.counters.handled > last}
+        return await together(folder, number, workers, seconds, lambda: loop.counters.handled)

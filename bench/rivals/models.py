@@ -23,6 +23,12 @@ class OrderPlaced(BaseModel):
     note: str
 
 
+class OrderCharged(BaseModel):
+    order_id: str
+    customer: str
+    total: float
+
+
 _ITEMS = [Item(sku=item.sku, qty=item.qty, price=item.price) for item in ITEMS]
 
 

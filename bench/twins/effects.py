@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -26,7 +26,7 @@ async def handles(folder: str, events: int, shape: dict[str, Any], places: Place
     decode = msgspec.json.Decoder(Shop(Shape(handler="none")).OrderPlaced).decode
     await make_effects(places, made.partitions)
     apply = await (handed_over if made.handler == "two-writes" else _awaited)(places)
-    source = _from_kafka(places, made.partitions) if places["bootstrap"] else _from_table(places)
+    source = from_kafka(places, range(made.partitions)) if places["bootstrap"] else from_table(places)
     handled, before, watch = 0, 0, Watch()
     async for payloads, ends in source:
         await apply([decode(each) for each in payloads], ends)
@@ -41,7 +41,7 @@ async def handles(folder: str, events: int, shape: dict[str, Any], places: Place
     return record
 
 
-async def _from_kafka(places: Places, partitions: int) -> AsyncGenerator[Read]:
+async def from_kafka(places: Places, partitions: Sequence[int]) -> AsyncGenerator[Read]:
     lists = Lists(places, commits=False, partitions=partitions)
     try:
         async for messages in lists:
@@ -52,7 +52,7 @@ async def _from_kafka(places: Places, partitions: int) -> AsyncGenerator[Read]:
         await lists.close()
 
 
-async def _from_table(places: Places) -> AsyncGenerator[Read]:
+async def from_table(places: Places) -> AsyncGenerator[Read]:
     connection, position = await connect(places, places["log"]), 0
     try:
         while True:

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
@@ -58,12 +58,19 @@ class Publisher:
 
     async def publish(self, order: Any, headers: Any = None) -> None:
         done = self._loop.create_future()
-        self._produce(order, lambda error, _: self._reported.append((done, error)), headers)
+        given = {} if headers is None else {"headers": headers}
+        self._producer.produce(
+            self._topic,
+            encode(order),
+            order.customer,
+            on_delivery=lambda error, _: self._reported.append((done, error)),
+            **given,
+        )
         await done
 
-    async def publish_all(self, orders: Sequence[Any]) -> None:
-        """One future for a list of events."""
-        done, left = self._loop.create_future(), len(orders)
+    async def publish_all(self, events: Sequence[tuple[str, bytes]], headers: Any = None) -> None:
+        """One future for a list of keys and data."""
+        done, left = self._loop.create_future(), len(events)
 
         def reported(error: Any, _: Any) -> None:
             nonlocal left
@@ -71,13 +78,10 @@ class Publisher:
             if error or not left:
                 self._reported.append((done, error))
 
-        for order in orders:
-            self._produce(order, reported, None)
-        await done
-
-    def _produce(self, order: Any, reported: Callable[[Any, Any], None], headers: Any) -> None:
         given = {} if headers is None else {"headers": headers}
-        self._producer.produce(self._topic, encode(order), order.customer, on_delivery=reported, **given)
+        for key, data in events:
+            self._producer.produce(self._topic, data, key, on_delivery=reported, **given)
+        await done
 
     def _collect(self) -> None:
         while not self._ended:
@@ -102,9 +106,9 @@ async def backlog(folder: str, events: int, shape: dict[str, Any], places: Place
     shop = Shop(Shape(**{**shape, "handler": "none"}))
     declare(places, shop.shape.partitions)
     publisher, watch = Publisher(places, 5), Watch()
-    orders = shop.orders(events)
-    for begun in range(0, events, 1000):
-        await asyncio.gather(*(publisher.publish(each, HEADERS) for each in orders[begun : begun + 1000]))
+    for begun in range(0, events, 10_000):
+        orders = shop.orders(min(10_000, events - begun))
+        await publisher.publish_all([(each.customer, encode(each)) for each in orders], HEADERS)
     await publisher.close()
     return measured(events, watch, bytes=len(encode(orders[0])))
 
@@ -130,7 +134,7 @@ async def publishes(
     watch = Watch()
     if way == "lists":
         for begun in range(0, events, at_once):
-            await publisher.publish_all(orders[begun : begun + at_once])
+            await publisher.publish_all([(each.customer, encode(each)) for each in orders[begun : begun + at_once]])
     else:
         await asyncio.gather(*(client(orders[number::at_once]) for number in range(at_once)))
     record = measured(events, watch)
@@ -144,7 +148,7 @@ class Lists:
     `at_once`: what is there, instead of waiting a while for a list that is full.
     """
 
-    def __init__(self, places: Places, *, commits: bool, partitions: int = 0, at_once: bool = False) -> None:
+    def __init__(self, places: Places, *, commits: bool, partitions: Sequence[int] = (), at_once: bool = False) -> None:
         self._places, self._commits, self._partitions = places, commits, partitions
         self._at_once = at_once
         self._loop = asyncio.get_running_loop()
@@ -189,7 +193,7 @@ class Lists:
             }
         )
         if self._partitions:
-            consumer.assign([TopicPartition(topic, number, 0) for number in range(self._partitions)])
+            consumer.assign([TopicPartition(topic, number, 0) for number in self._partitions])
         else:
             consumer.subscribe([topic])
         while not self._ended:

@@ -21,7 +21,7 @@ Query = tuple[bytes, list[bytes | None]]
 
 
 def in_schema(places: Places, schema: str) -> str:
-    return f"{places['database']}?options=-csearch_path%3D{schema}"
+    return f"{places['database']}&options=-csearch_path%3D{schema}"
 
 
 async def connect(places: Places, schema: str) -> asyncpg.Connection:

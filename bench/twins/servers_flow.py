@@ -80,7 +80,7 @@ Read = AsyncGenerator[tuple[list[Any], dict[int, int]]]
 
 
 async def _from_kafka(places: Places, ready: Callable[[], None]) -> Read:
-    lists = Lists(places, commits=False, partitions=PARTITIONS, at_once=True)
+    lists = Lists(places, commits=False, partitions=range(PARTITIONS), at_once=True)
     await asyncio.sleep(1.0)
     ready()
     try:

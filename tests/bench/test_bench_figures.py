@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 from bench import machine, page, results
 from bench.arrivals import _moments, latencies
 from bench.cases.consuming import growth
-from bench.measuring import percentile
+from bench.cases.every import every
+from bench.measuring import cpu_of_all, percentile
+from bench.processes import Plan
 from bench.rounds import in_turns, line
 
 
@@ -80,7 +83,32 @@ def test_what_was_left_out_is_said_on_the_page() -> None:
     (case,) = a_case(1.0).values()
     del case["lines"]
     found = {"machine": machine.machine(), "versions": {}, "cases": {"rival-x": {**case, "left_out": "no server"}}}
-    assert "- `rival-x`: no server" in page.tables(found)
+    assert "Left out here:\n\n- `rival-x`: no server" in page.tables(found)
+    failed = {**case, "failed": "AssertionError: an effect is missing"}
+    assert "- `publish-x`: AssertionError: an effect is missing" in page.tables(
+        {"machine": machine.machine(), "versions": {}, "cases": {"publish-x": failed}}
+    )
+
+
+def test_the_page_tells_what_ours_takes_more_and_what_the_workers_left_to_the_servers() -> None:
+    (case,) = a_case(1000.0).values()
+    case["own_share_us"] = 2.345
+    case["lines"][0]["cores"] = [[1.96, 1.44], [1.5, 0.9]]
+    text = page.tables({"machine": machine.machine(), "versions": {}, "cases": {"kafka-workers": case}})
+    assert "| CPU more, us |" in text
+    assert "| 2.3 |" in text
+    assert "| 2.0: 1.4, 1.5: 0.9 |" in text
+
+
+def test_cases_measured_on_servers_have_a_place_on_the_page() -> None:
+    assert {case.kind for case in every().values()} <= set(page.KINDS)
+
+
+def test_what_the_whole_machine_does_is_counted() -> None:
+    before, until = cpu_of_all(), time.process_time() + 0.1
+    while time.process_time() < until:
+        pass
+    assert cpu_of_all() - before >= 0.08
 
 
 def test_the_ratio_is_the_median_of_rounds_and_above_one_where_ours_is_better() -> None:
@@ -93,11 +121,20 @@ def test_the_ratio_is_the_median_of_rounds_and_above_one_where_ours_is_better() 
     assert less["ratio"] == pytest.approx(100 / 60)
 
 
+def test_a_short_plan_has_two_rounds_at_most_and_a_quick_one_has_one() -> None:
+    assert [Plan(short=True).turns(usual) for usual in (1, 2, 5)] == [1, 2, 2]
+    assert [Plan().turns(5), Plan(rounds=9).turns(5), Plan(quick=True, rounds=9).turns(5)] == [5, 9, 1]
+
+
 def test_who_begins_changes_from_round_to_round() -> None:
     order: list[str] = []
 
     def once(who: str) -> Any:
         return lambda: order.append(who) or {"rate": len(order)}
+
+    in_turns(3, once("a"), once("b"), once("c"))
+    assert "".join(order) == "abcbcacab"
+    order.clear()
 
     ours, twin = in_turns(3, once("ours"), once("twin"))
     assert order == ["ours", "twin", "twin", "ours", "ours", "twin"]
