@@ -26,12 +26,14 @@ def _moved(run: Run, source: str, target: str, *, kills: bool) -> tuple[int, int
         move = run.move(source, target)
         if kills and random.random() < 0.5:
             time.sleep(random.uniform(0.3, 1.2))
+            run.say("kill the move" if move.poll() is None else "the move was over")
             killed += move.poll() is None
             move.kill()
         if kills and random.random() < 0.7:
             run.kill(("handle", "publish"))
             killed += 1
         if move.wait(60) == 0:
+            run.say("moved")
             return killed, tries
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import sys
@@ -19,11 +20,14 @@ from evenflow import App, Event, Service, Topic, Transaction
 from evenflow.clock import Signal
 from evenflow.errors import PublishRefused
 
+log = logging.getLogger("moving")
 SQL = Path(__file__).parent / "sql"
 STEPS = Topic("steps", partitions=4)
 ECHOES = Topic("echoes", partitions=2)
 STATES = Topic("states", partitions=2, compacted=True)
 TX_KEYS, DIRECT_KEYS = 12, 6
+LONG = 0.5
+"""Seconds between two confirmations after which it is said when that was."""
 INSERT = "insert into seen (reader, key, number) values ($1, $2, $3)"
 
 
@@ -72,6 +76,12 @@ async def both(event: Step | Echo, tx: Transaction) -> None:
 app = App(placing, counting, noting, name="moving", events=[Step, State])
 
 
+def starving() -> float:
+    """Seconds that the main thread of this process has waited for a core since its start, where the system tells."""
+    told = Path("/proc/self/schedstat")
+    return int(told.read_text().split()[1]) / 1e9 if told.exists() else 0.0
+
+
 class Publishing:
     """One publisher in one process, and the longest times between two confirmations of each way."""
 
@@ -81,9 +91,15 @@ class Publishing:
         self.stop = stop
         self.confirmed: dict[str, int] = {}
         self.longest: dict[str, float] = {}
+        self.begun = starving()
+        self.starved: dict[str, float] = {}
 
     def _paused(self, of: str, before: float) -> float:
         now = time.monotonic()
+        starved, self.starved[of] = starving() - self.starved.get(of, self.begun), starving()
+        if now - before > LONG:
+            text = "%s: nothing of %s was confirmed for %.2f s; its process waited %.2f s of that for a core"
+            log.info(text, self.name, of, now - before, starved)
         if now - before > self.longest.get(of, 0.0):
             self.longest[of] = now - before
             self.write()
@@ -148,7 +164,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    import logging
-
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(message)s")
     asyncio.run(main())

@@ -17,6 +17,7 @@ from evenflow.clock import SystemClock
 from evenflow.operate import Placed, placed
 from evenflow.places import make_store
 from evenflow.settings import Settings
+from evenflow.settings_sources import masked
 from tests.moving import program
 from tests.moving.checker import READERS, violations
 
@@ -45,18 +46,27 @@ class Run:
                 role = " ".join(words)  # noqa: PLW2901
             self.processes[role] = self.spawn("-m", "tests.moving.program", *words)
 
+    def say(self, what: str) -> None:
+        """Write this into the log of all processes."""
+        now = time.time()
+        moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
+        self.log.write(f"{moment},{int(now % 1 * 1000):03d} {what}\n".encode())
+        self.log.flush()
+
     def spawn(self, *words: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, *words], cwd=ROOT, env=self.env, stderr=self.log, stdout=self.log)
 
     def move(self, source: str, target: str, *more: str) -> subprocess.Popen[bytes]:
         """`evenflow move` as a process of its own."""
         words = ("move", "tests.moving.program:app", "--from", source, "--to", target, "--yes", *more)
+        self.say(f"move {masked(source)} to {masked(target)}")
         return self.spawn("-m", "evenflow", *words)
 
     def kill(self, roles: Sequence[str]) -> str:
         """Kill one of these, with no time to say anything, and start it, or another publisher, again."""
         role = random.choice([each for each in self.processes if each.split()[0] in roles])
         process = self.processes.pop(role)
+        self.say(f"kill {role}")
         process.send_signal(signal.SIGKILL)
         process.wait()
         self.start(role if role.startswith("handle") else "publish")

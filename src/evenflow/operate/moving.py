@@ -167,7 +167,9 @@ async def _copy(old: Engine, new: Engine, log: Log, copied: dict[Partition, int]
     count = 0
     consumer = old.consumer("evenflow.move")
     try:
-        for partition in (each for one in log.generations for each in log.partitions(one.number)):
+        every = [each for one in log.generations for each in log.partitions(one.number)]
+        waits = await old.backlog({each: copied.get(each, 0) for each in every})  # one question: publishers may wait
+        for partition in (each for each in every if waits[each].waiting):
             low, high = await old.bounds(partition)
             offset = max(low, copied.get(partition, low))
             last = await old.read(partition, high - 1) if high > offset else None  # a log may end in what is no event
