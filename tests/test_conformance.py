@@ -196,7 +196,7 @@ def test_what_cannot_be_meant(arguments, word, capsys):
 
 def test_a_server_that_is_not_there_is_one_error(capsys):
     code, found, said = told(capsys, "postgresql://u:secret@127.0.0.1:1/d", "--as", "store")
-    assert code == 4 and not found and "→" in said and "Traceback" not in said and "secret" not in said
+    assert code == 5 and not found and "→" in said and "Traceback" not in said and "secret" not in said
 
 
 # -- the judge ---------------------------------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "unit_of_work",
+        "oversize",
         "outbox",
         "protection.backpressure",
         "publish",

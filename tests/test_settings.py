@@ -234,6 +234,7 @@ def test_an_unknown_variable_is_an_error_with_a_suggestion(tmp_path: Path, varia
         ("outbox_events = 1.5", "outbox_events is 1.5"),
         ("engine = 3", "engine is 3"),
         ("store = 'sqlite:///one.db'", "would share the store"),
+        ("store = 'postgresql://h/one?schema=two'", "would share the store"),
     ],
 )
 def test_a_wrong_table_is_an_error_that_names_the_place(tmp_path: Path, text: str, message: str) -> None:
@@ -268,7 +269,7 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
         ("FOLDER", ""),
         ("GROUP_PREFIX", "Prod/"),
         ("TOPICS__ORDERS__NAME", "a b"),
-        ("TOPICS__ORDERS__NAME", "Orders"),
+        ("TOPICS__ORDERS__NAME", "Orders here"),
     ],
 )
 def test_a_wrong_value_names_its_origin(tmp_path: Path, variable: str, value: str) -> None:
@@ -379,13 +380,30 @@ def test_a_wrong_engine_url_says_what_to_write(url: str, message: str) -> None:
         ("sqlite:///b.db?drivr=apsw", "did you mean driver"),
         ("postgresql://h/shop?pool=x", "use a number"),
         ("postgresql://h/shop?pol=4", "unknown option .pol."),
+        ("postgresql://h/shop?sslmod=require", r"did you mean sslmode\?"),
         ("redis://h", "not supported yet"),
         ("mongo://h", r"this version has postgresql, sqlite$"),
+        ("postgresql+psycopg://h/shop", "did you mean postgresql"),
     ],
 )
 def test_a_wrong_store_url_says_what_to_write(url: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         make_store(url, "billing", SystemClock())
+
+
+@pytest.mark.parametrize("url", ["sqlite:////srv/one.db", "postgresql://h/shop?schema=one"])
+def test_two_services_with_one_store_are_refused(tmp_path: Path, url: str) -> None:
+    settings = load(tmp_path, STORES__BILLING=url, STORES__SHOP=url)
+    assert settings.check_names(["billing"], []) == ["there is no service for EVENFLOW_STORES__SHOP; known: billing"]
+    with pytest.raises(SettingsError, match="'billing' and 'shop' would share"):
+        settings.check_names(["billing", "shop"], [])
+    apart = load(tmp_path, STORES__BILLING="postgresql://h/shop", STORES__SHOP="postgresql://h/shop")
+    assert apart.check_names(["billing", "shop"], []) == []  # each in a schema with its name
+
+
+def test_a_store_of_an_unknown_kind_is_not_taken_for_a_shared_one(tmp_path: Path) -> None:
+    url = "postgresql+psycopg://h/shop"
+    assert load(tmp_path, STORE=url).store_url("billing") == url  # `make_store` says what is wrong
 
 
 # -- in an app -----------------------------------------------------------------------------------------------------

@@ -47,4 +47,17 @@ def test_retention_is_positive(facts: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", ["", "Orders", "a b", "a..b", "x" * 101])
 def test_wrong_names(name: str) -> None:
     with pytest.raises(DefinitionError, match="small letters and digits"):
+        Topic(name, partitions=1)
+
+
+@pytest.mark.parametrize("name", ["Orders", "orders_V2", "x" * 249, "_schemas", "1st"])
+def test_another_teams_topic_may_have_a_name_that_ours_may_not_have(name: str) -> None:
+    assert Topic(name).name == name
+    with pytest.raises(DefinitionError, match="cannot be used"):
+        Topic(name, partitions=1)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a b", "ä", "orders--2", "x" * 250, "a/b"])
+def test_names_that_no_topic_has(name: str) -> None:
+    with pytest.raises(DefinitionError, match="cannot be used"):
         Topic(name)

@@ -82,6 +82,7 @@ class Outcome(enum.Enum):
 
     STORED = "stored"
     REFUSED = "refused"  # surely not stored
+    OVERSIZE = "oversize"  # surely not stored: it is over the limit of its topic, whoever appends it
     UNKNOWN = "unknown"  # a time-out, a lost reply; to be appended again with the same id and number
 
 
@@ -152,7 +153,9 @@ class Engine(Protocol):
         ...
 
     async def open(self) -> None:
-        """Connect, and verify the settings that durability rests on. Raises `Refused` with the remedy."""
+        """Connect, and verify the settings that durability rests on. Raises `Refused` with the remedy, and
+        `EngineUnavailable` where waiting for a server may be enough.
+        """
         ...
 
     async def close(self) -> None: ...
@@ -191,6 +194,14 @@ class Engine(Protocol):
 
         Answers per envelope, durable before it returns. Keeps a prefix per slot: after the first envelope of a slot
         that is not STORED, none of that slot is. Raises nothing for an engine in trouble: that is REFUSED or UNKNOWN.
+        """
+        ...
+
+    async def limit(self, topic: str) -> int | None:
+        """Bytes of data that an event of this topic may have, as it is now; None where there is no limit to speak of.
+
+        It is asked at the start and every so often, so that an event is refused where it is published. One that comes
+        through all the same is OVERSIZE.
         """
         ...
 

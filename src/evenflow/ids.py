@@ -15,7 +15,9 @@ import msgspec
 SLOTS = 256
 NAME = re.compile(r"[a-z][a-z0-9]*(?:[._-][a-z0-9]+)*")
 NAME_LIMIT = 100
+OTHERS = re.compile(r"[A-Za-z0-9._-]{1,249}")
 NAME_RULE = f"small letters and digits, parted by single '.', '-' or '_', starting with a letter, at most {NAME_LIMIT}"
+OTHERS_RULE = "another team's topic may have capitals too, and 249 letters"
 
 _json = msgspec.json.Encoder().encode
 
@@ -23,6 +25,11 @@ _json = msgspec.json.Encoder().encode
 def is_name(text: str) -> bool:
     """Whether the text may name a service, group, topic, event type or schedule."""
     return len(text) <= NAME_LIMIT and NAME.fullmatch(text) is not None
+
+
+def is_topic_of_others(text: str) -> bool:
+    """Whether the text may name another team's topic: as Kafka names them, without the `--` that is ours."""
+    return OTHERS.fullmatch(text) is not None and "--" not in text and text not in (".", "..")
 
 
 def slot_of(key: str) -> int:

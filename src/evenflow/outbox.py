@@ -20,6 +20,7 @@ from evenflow.engine import Engine, Outcome, Partition
 from evenflow.envelope import Envelope, pack, unpack
 from evenflow.errors import EngineUnavailable, EvenflowError, FenceLost, OutboxFull, StoreUnavailable
 from evenflow.ids import new_id, new_ids, slot_of
+from evenflow.oversize import Aside
 from evenflow.position import Owned, guard
 from evenflow.registry import SIZE_LIMIT, Registry
 from evenflow.store import Row, Session, Store
@@ -70,12 +71,14 @@ class Outbox:
         limit_events: int = LIMIT_EVENTS,
         limit_bytes: int = LIMIT_BYTES,
         event_limit: int = SIZE_LIMIT,
+        limits: Mapping[str, int] | None = None,
     ) -> None:
         self.source = source
         self.store = store
         self.registry = registry
         self.clock = clock
         self.event_limit = event_limit
+        self._event_limits = {} if limits is None else limits
         self.producer = ""
         self.gates: Gates | None = None
         self.full = False
@@ -94,10 +97,12 @@ class Outbox:
         self.joined: dict[int, tuple[str, frozenset[int]]] = {}
         """The same of transactions of the user's own, which may be committed by now, or never."""
         self._joined = -inf
+        self._empty_until = -inf  # until when the relay need not look: others have, and have found nothing
         self._removed = Signal()
         self._work = Signal()
         self._moving = False
         self._rows = RELAY_ROWS
+        self._aside = Aside(source)
         self._held: dict[str, float] = {}
         """Topics whose engine has not taken their events, and until when they are let be: others go on meanwhile."""
 
@@ -108,7 +113,10 @@ class Outbox:
 
         An id that is "" is drawn with the number, unless the slot depends on it.
         """
-        spec, key, slot, data, content_type = self.registry.encode(event, self.event_limit)
+        limit = self.event_limit
+        if self._event_limits:
+            limit = self._event_limits.get(self._place(self.registry.add(type(event)).spec.topic.name), limit)
+        spec, key, slot, data, content_type = self.registry.encode(event, limit)
         if key is None:
             id_ = id_ or new_id(self.clock.now)
             slot = slot_of(id_)
@@ -274,18 +282,25 @@ class Outbox:
 
     async def relay(self, stopping: Signal) -> None:
         """Move what is committed, as long as this process owns the relay. Returns when told to stop."""
-        heard = self._hear(self._work)
+        heard, due = self._hear(self._work), inf
         try:
             while not stopping.is_set():
+                asked = self._work.is_set()
                 self._work.clear()
                 if heard.done():  # before the look at the store, so that nothing comes unnoticed after it
                     heard = self._hear(self._work)
                 told, wait = self._work, POLL
                 try:
-                    if self.owned is not None:
-                        wait = min(await self.step(), self._pace())
+                    now = self.clock.monotonic()
+                    if self.owned is not None and not asked and min(due, self._empty_until) > now + FIRST_LOOK:
+                        wait = min(POLL, due - now, self._empty_until - now)
+                    elif self.owned is not None:
+                        self._empty_until = -inf
+                        wait = await self.step()
+                        due = self.clock.monotonic() + wait if wait < POLL else inf
+                        wait = min(wait, self._pace())
                         if not self._held:
-                            self.trouble = ""
+                            self.trouble = self._aside.trouble
                 except FenceLost:
                     self.owned = None
                 except Exception as error:
@@ -295,6 +310,12 @@ class Outbox:
                     await self.clock.wait(told, wait)
         finally:
             heard.cancel()
+
+    def seen(self, first: int | None, due: float | None) -> None:
+        """Somebody has looked into the store: the first row, if there is one, and when the next event falls due."""
+        free = min(2 * POLL, inf if due is None else due - self.clock.now())
+        rests = first is None and self._pace() >= POLL and not self.trouble
+        self._empty_until = self.clock.monotonic() + free if rests else -inf
 
     def _pace(self) -> float:
         """Seconds to the next look: few after a joined transaction, more and more while its rows do not come."""
@@ -330,8 +351,10 @@ class Outbox:
         assert owned is not None
         asked, now = self._rows, self.clock.monotonic()
         held = [topic for topic, until in self._held.items() if until > now]
-        if held:
-            rows = await self.store.read(self.store.sql["relay_others"], (asked, _json(held).decode()))
+        aside = self._aside.rows(now)
+        if held or aside:
+            others = (asked, _json(held).decode(), _json(list(aside)).decode())
+            rows = await self.store.read(self.store.sql["relay_others"], others)
         else:
             rows = await self.store.read(self.store.sql["relay_next"], (asked,))
             self._held = self._held if rows else {}
@@ -350,6 +373,7 @@ class Outbox:
         """Append the events of these rows, and remove the rows. A topic that fails holds up no other."""
         position = events = 0
         stored: list[int] = []
+        cut: list[tuple[int, str, list[Envelope]]] = []
         trouble: Exception | None = None
         while position < len(rows):
             topic = rows[position][1]
@@ -360,8 +384,10 @@ class Outbox:
             began = self.clock.monotonic()
             if self._held.get(topic, 0.0) > began:
                 continue
-            envelopes = [envelope for row in part for envelope in unpack(row[2])]
+            unpacked = [unpack(row[2]) for row in part]
+            envelopes = [envelope for each in unpacked for envelope in each]
             try:
+                self._aside.left.clear()
                 await self._append(topic, envelopes)
             except Exception as error:
                 trouble = trouble or error
@@ -369,22 +395,38 @@ class Outbox:
                 self._held[topic] = now + min(max(now - began, HELD[0]), HELD[1])
             else:
                 self._held.pop(topic, None)
-                events += len(envelopes)
-                stored += [row[0] for row in part]
-        if stored:
+                stuck = self._aside.left
+                events += len(envelopes) - len(stuck)
+                for row, whole in zip(part, unpacked, strict=True):
+                    left = [each for each in whole if each.id in stuck] if stuck else []
+                    if not left:
+                        stored.append(row[0])
+                    elif not self._aside.put(row[0]):
+                        self._held[topic] = self.clock.monotonic() + HELD[1]
+                    if 0 < len(left) < len(whole):
+                        cut.append((row[0], topic, left))
+        if stored or cut:
             self.moved += events
-            self._rows = max(1, min(RELAY_ROWS, RELAY_EVENTS * len(stored) // events))
-            await self._remove(owned, stored)
+            self._rows = max(1, min(RELAY_ROWS, RELAY_EVENTS * (len(stored) + len(cut)) // events))
+            await (self._remove(owned, stored, cut) if cut else self._remove(owned, stored))
         if trouble is not None:
             raise trouble
 
     async def _append(self, topic: str, envelopes: list[Envelope]) -> None:
-        """Append all, in order per slot; what is refused or unknown is appended again, with the same numbers."""
+        """Append all, in order per slot; what is refused or unknown is appended again, with the same numbers.
+
+        Some may be set aside.
+        """
+        envelopes = self._aside.without(topic, envelopes)
         while envelopes:
             engine = await self._ready(topic)
             outcomes = await engine.append(topic, envelopes)
             left = [e for e, outcome in zip(envelopes, outcomes, strict=True) if outcome is not Outcome.STORED]
-            if len(left) == len(envelopes):
+            if Outcome.OVERSIZE in outcomes:
+                over = {e.slot: e for e, o in zip(envelopes, outcomes, strict=True) if o is Outcome.OVERSIZE}
+                self._aside.found(topic, over, engine.trouble, self.clock.monotonic())
+                left = self._aside.without(topic, left)
+            elif len(left) == len(envelopes):
                 trouble = f"the {engine.name} engine does not take events of {topic!r}: {engine.trouble}"
                 with suppress(EngineUnavailable):  # why it does not take them tells more
                     found = await engine.log(topic) if Outcome.REFUSED in outcomes else None
@@ -392,16 +434,24 @@ class Outbox:
                 raise EngineUnavailable(trouble)
             envelopes = left
 
-    async def _remove(self, owned: Owned, stored: Sequence[int]) -> None:
-        """Remove these rows, and no others between them: a lower id may be committed later."""
+    async def _remove(
+        self, owned: Owned, stored: Sequence[int], cut: Sequence[tuple[int, str, list[Envelope]]] = ()
+    ) -> None:
+        """Remove these rows, and no others between them: a lower id may be committed later. `cut`: what is left."""
         sql, ids = self.store.sql, _json(stored).decode()
 
         async def work(session: Session) -> None:
             await _guarded(session, sql["position_guard"], owned)
             await session.execute(sql["outbox_remove"], (ids,))
+            for row, _, left in cut:
+                body = pack(left)
+                await session.execute(sql["outbox_cut"], (row, len(left), len(body), body))
 
         await self.store.transact(work)
-        self.moved_to = max(self.moved_to, *stored)
+        self.moved_to = max([self.moved_to, *stored])
+        for row, topic, left in cut:
+            if row in self.mine:
+                self.mine[row] = topic, frozenset([each.slot for each in left])
         for row in stored:
             if self.mine.pop(row, None) is None and self.joined.pop(row, None) is None:
                 self._early[row] = None

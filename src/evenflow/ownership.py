@@ -34,8 +34,11 @@ def share_out(owners: Mapping[Partition, str | None], me: str, live: Sequence[st
     """Divide partitions evenly among live processes, moving as few as can be.
 
     `owners` holds every partition in order, with its owner or None. Everybody may have the floor of the even share,
-    and as many as do not divide evenly one more. Who has too much gives; who has too little takes what is free.
+    and as many as do not divide evenly one more. Who has too much gives; who has too little takes what is free. Who
+    is not heard of by now (its heartbeat was lost on the way) does neither: others would take it for dead.
     """
+    if me not in live:
+        return Share((), ())
     ranked = sorted(live)
     floor, extra = divmod(len(owners), len(ranked))
     held = {process: [p for p, owner in owners.items() if owner == process] for process in ranked}
@@ -71,6 +74,15 @@ class Liveness:
         self._clock = clock
         self._lease = lease
         self._seen: dict[str, tuple[int, float]] = {}
+        self._looked = clock.monotonic()
+
+    def look(self) -> None:
+        """Say that heartbeats are read now. While nobody could read them nobody could write them: that time is no
+        lease's, or whoever is first after an outage would take all others for dead."""
+        now = self._clock.monotonic()
+        blind, self._looked = now - self._looked, now
+        if blind > self._lease / 2:
+            self._seen = {name: (beat, since + blind) for name, (beat, since) in self._seen.items()}
 
     def alive(self, process: Process) -> bool:
         """False when it is gone from this machine, or its counter has not moved for the lease time."""

@@ -153,7 +153,8 @@ def _postgres_parts(kind: type[O], url: Url) -> tuple[O, Mapping[str, object]]:
     for name in url.options.keys() - own - libpq_options():
         there = _postgres_options().get(name)
         hint = f"it is an option of {'a store' if 'store' in there else 'an engine'}" if there else ""
-        hint = hint or suggestion(name, sorted(own)) or f"known: {', '.join(sorted(own))}, and libpq's own"
+        known = sorted(own | libpq_options())
+        hint = hint or suggestion(name, known) or f"known: {', '.join(sorted(own))}, and libpq's own"
         raise SettingsError(f"{masked(url.text)} has the unknown option {name!r}", remedy=hint)
     ours = {name: value for name, value in url.options.items() if name in own}
     theirs = {name: value for name, value in url.options.items() if name not in own}

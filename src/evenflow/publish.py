@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextvars import Context
 from itertools import groupby
 from typing import Any
@@ -52,6 +52,7 @@ class Publisher:
         clock: Clock,
         *,
         event_limit: int,
+        limits: Mapping[str, int],
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.source = source
@@ -64,6 +65,7 @@ class Publisher:
         self._registry = registry
         self._place = place
         self._limit = event_limit
+        self._limits = limits
         self.gates: Gates | None = None
         self._lines: dict[str, Line] = {}
         self._ways: dict[type, tuple[Encode, Line]] = {}
@@ -82,14 +84,15 @@ class Publisher:
         if len(events) == 1:
             (event,) = events
             encode, line = self._ways.get(type(event)) or self._way(type(event))
-            encoded = encode(event, self._limit)
+            encoded = encode(event, self._limits.get(line.topic, self._limit))
             if line.held or any(self.relaying):
                 return line.enter((encoded,))
             return line.enter_one(encoded)
         by_line: dict[Line, list[Encoded]] = {}
         for cls, same in groupby(events, type):
             encode, line = self._ways.get(cls) or self._way(cls)
-            by_line.setdefault(line, []).extend([encode(event, self._limit) for event in same])
+            limit = self._limits.get(line.topic, self._limit)
+            by_line.setdefault(line, []).extend([encode(event, limit) for event in same])
         entered = [line.enter(encoded) for line, encoded in by_line.items()]
         return entered[0] if len(entered) == 1 else _all(entered)
 

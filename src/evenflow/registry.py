@@ -220,6 +220,8 @@ def _refusal(spec: EventSpec, error: Exception) -> PublishError | SchemasUnavail
 
 def _too_large(spec: EventSpec, size: int, limit: int) -> EventTooLarge:
     return EventTooLarge(
-        f"{spec.cls.__qualname__} cannot be published: it has {size:,} bytes, {limit:,} are allowed",
-        remedy="keep the large part elsewhere and send a reference, or raise the limit",
+        f"{spec.cls.__qualname__} cannot be published: it has {size:,} bytes, "
+        f"{limit:,} are allowed in {spec.topic.name!r}",
+        remedy="keep the large part elsewhere and send a reference, or raise the limit: max_event_bytes in the "
+        "settings; on Kafka also max_bytes= in the engine's URL and max.message.bytes of the topic",
     )

@@ -249,6 +249,9 @@ class Routes:
                 return following
             await self._clock.sleep(AGAIN)
 
+    async def limit(self, topic: str) -> int | None:
+        return await (await self._last(topic)).limit(topic)
+
     def consumer(self, group: str) -> Consumer:
         return RoutedConsumer(group, self.holder_nowait, self._clock)
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +86,8 @@ class Running:
         self._handle = set(handle)
         self._join = join
         self._ready: dict[str, Engine] = {}
+        self.limits: dict[str, int] = {}
+        """Bytes that an event may have, by the names of topics on their engines: less than the settings say."""
         self._stack = AsyncExitStack()
         self._learning = Learning(app.codecs, settings.registry)
         self._stopping = Signal()
@@ -168,7 +170,7 @@ class Running:
                 await check_outbox(self.relay_name(service.name), service.name, self.engine, store)
         self.publisher = Publisher(
             self.app.name, self.registry, self.ready, self.place, list(self.outboxes.values()), self.clock,
-            event_limit=self.settings.max_event_bytes,
+            event_limit=self.settings.max_event_bytes, limits=self.limits,
         )  # fmt: skip
         self.publisher.gates = self.gates
         if not self._join:
@@ -191,7 +193,7 @@ class Running:
         outbox = Outbox(
             name, store, self.ready, self.place, self.registry, self.clock,
             limit_events=self.settings.outbox_events, limit_bytes=self.settings.outbox_bytes,
-            event_limit=self.settings.max_event_bytes,
+            event_limit=self.settings.max_event_bytes, limits=self.limits,
         )  # fmt: skip
         outbox.producer = (await store.read(store.sql["store_producer"]))[0][0]
         await outbox.measure()
@@ -206,7 +208,7 @@ class Running:
         )  # fmt: skip
         raise Refused(
             f"{lasting} outlives this process and {other} does not: one remembers what the other has forgotten",
-            remedy="keep both in files, or both in memory (engine memory: with store sqlite::memory:)",
+            remedy="keep both in files or on servers, or both in memory (engine memory: with store sqlite::memory:)",
         )
 
     async def _provide(self) -> dict[Any, Any]:
@@ -318,10 +320,14 @@ class Running:
         pruned = self.clock.monotonic()
         while not await self.clock.wait(self._stopping, MAINTAIN):
             self.gates.look()
-            if self.clock.monotonic() - pruned >= PRUNE:
+            rare = self.clock.monotonic() - pruned >= PRUNE
+            if rare:
                 pruned = self.clock.monotonic()
                 for name in self.runtimes:
                     await self._quietly(self._prune(self.stores[name]), None, f"store of {name}: upkeep waits")
+            for topic in list(self._ready if rare else self.limits):
+                with suppress(EngineUnavailable, Refused):  # it is as it was
+                    await self._learn_limit(topic)
             for engine in list(self.engines.values()):
                 try:
                     await engine.maintain()
@@ -368,8 +374,16 @@ class Running:
             await engine.declare(declared)
         elif await engine.log(topic) is None:
             raise EngineUnavailable(f"there is no topic {topic!r} on the engine, and nobody here declares it")
+        await self._learn_limit(topic)
         self._ready[topic] = engine
         return engine
+
+    async def _learn_limit(self, topic: str) -> None:
+        limit = await self.engine.limit(topic)
+        if limit is None or limit >= self.settings.max_event_bytes:
+            self.limits.pop(topic, None)
+        else:
+            self.limits[topic] = limit
 
     async def prepare(self, topic: str, data: Sequence[bytes]) -> None:
         """Have what reading these of a topic needs, by its name on its engine. Raises `SchemasUnavailable`."""

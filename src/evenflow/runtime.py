@@ -67,6 +67,7 @@ class ServiceRuntime:
         self._interval = lease / 20
         self._lease = lease
         self._relay_again = 0.0
+        self._led = False  # another live process leads, as of the last look
         self._stopping = Signal()
         self._tick_now = Signal()
         self.kept = Keeper(f"service {name}", clock)
@@ -161,6 +162,8 @@ class ServiceRuntime:
                 )
             try:
                 await self.tick()
+                if said:
+                    log.info("service %s: its store and its engine answer again", self.name)
                 said = ""
             except (StoreUnavailable, EngineUnavailable) as error:
                 if error.message != said:
@@ -213,36 +216,46 @@ class ServiceRuntime:
                     await self._beat()
 
     async def _beat(self) -> None:
+        await self.store.beat(self._next_beat())
+
+    def _next_beat(self) -> Process:
         aside = {name for name, (_, now) in self._aside.items() if now}
         ours = tuple(sorted({RELAY_GROUP, *self.loops} - aside))
         self._me = replace(self._me, beat=self._me.beat + 1, groups=ours)
-        await self.store.beat(self._me)
+        return self._me
 
     async def tick(self) -> None:
-        """One heartbeat, and one look at who works on what."""
+        """One heartbeat, and one look at who works on what.
+
+        Processes are read after owners: each has beaten before it claimed.
+        """
         unheard: StoreUnavailable | None = None
+        known, owners = list(self.outbox.mine), self.store.sql["owner_list"]
         try:
-            await self._beat()
+            rows, processes = await self.store.beat_and_look(self._next_beat(), owners)
         except StoreUnavailable as error:  # others may take what is ours, under a higher fence; all else goes on
             unheard = error
-        await self._look()
+            rows, processes = await self.store.read(owners), await self.store.processes()
+        if rows:
+            await self._look(rows, processes, known)
         if unheard is not None:
             raise unheard
 
-    async def _look(self) -> None:
-        """What is read once for all groups may be old when it is acted on: a claim then finds another fence."""
-        known = list(self.outbox.mine)
-        rows = await self.store.read(self.store.sql["owner_list"])
-        if not rows:
-            return
-        *_, paused, first = rows[0]
+    async def _look(self, rows: Sequence[Row], processes: Sequence[Process], known: Sequence[int]) -> None:
+        """What was read once for all groups may be old when it is acted on: a claim then finds another fence."""
+        *_, paused, operations, first, due, run = rows[0]
         await self.outbox.measure_from(first, known)
+        self.outbox.seen(first, due)
+        self.leading.seen(run, waits=bool(operations))
         if paused or any(loop.pauses for loop in self.loops.values()):
             await self._see_pauses()
         groups: dict[str, list[Row]] = {}
         for row in rows:
             groups.setdefault(row[8], []).append(row)
-        live = self.live = await self._live()
+        before, self.live = self.live, await self._live(processes)
+        live = self.live
+        if {each.id for each in before} != {each.id for each in live}:
+            self.leading.nudge()  # what the code of one that is gone has said may be out of date
         for owner in sorted({row[7] for row in rows if row[7] is not None} - {each.id for each in live}):
             await self.store.end(owner)  # a claim would wait for what it holds
         self._free = sum(row[7] is None for row in rows)
@@ -272,15 +285,18 @@ class ServiceRuntime:
         for loop in self.loops.values():
             loop.pause(pauses_of(loop.name, rows))
 
-    async def _live(self) -> list[Process]:
-        """The processes that are alive. Read it after the owners: each has beaten before it claimed."""
+    async def _live(self, processes: Sequence[Process]) -> list[Process]:
+        """Those of these processes that are alive."""
+        self._liveness.look()
         live = []
-        for process in await self.store.processes():
+        for process in processes:
             if self._liveness.alive(process):
                 live.append(process)
             elif self._liveness.gone(process) or self._liveness.lost(process):
                 await self.store.end(process.id)
                 await self.store.forget(process.id)
+            elif any(process.id == each.id for each in self.live):  # it may own nothing, and hold a lock all the same
+                await self.store.end(process.id)
         return live
 
     async def _check(self, loop: GroupLoop, logs: dict[str, Log]) -> bool:
@@ -319,6 +335,7 @@ class ServiceRuntime:
         outbox = self.outbox
         if outbox.owned is not None and (owner != self._me.id or fence != outbox.owned.fence):
             outbox.owned = None
+        self._led = owner != self._me.id and any(owner == each.id for each in live)
         now = self._clock.monotonic()
         if outbox.elsewhere and len(live) > 1:
             outbox.elsewhere, self._relay_again = False, now + 2 * self._lease
@@ -454,7 +471,8 @@ class ServiceRuntime:
         whose breaker is open, until its next probe, neither.
         """
         now = self._clock.now()
-        if self.loops and (self.outbox.owned is None or not self.leading.looked):
+        leads = self.outbox.owned is not None and self.leading.looked
+        if self.loops and not (leads or self._led):
             return False
         if await self.store.read(self.store.sql["outbox_next"], (1,)):
             return False

@@ -25,6 +25,7 @@ from evenflow.settings_sources import (
     MEMORY_STORE,
     PREFIX,
     SERVICE,
+    SHARED,
     TABLES,
     Raw,
     SettingPath,
@@ -137,11 +138,13 @@ class Settings:
     def check_names(self, services: Iterable[str], topics: Iterable[str]) -> list[str]:
         """Compare with the names that the application has; returns a line for each setting that is for none of them.
 
-        Raises `SettingsError` where one setting is for two of them, where two topics would be one on their engine, and
-        for what looks like a slip: a name close to one that is not set itself, whose data would go elsewhere unseen.
+        Raises `SettingsError` where one setting is for two of them, where two topics would be one on their engine, or
+        two services one in their store, and for what looks like a slip: a name close to one that is not set itself,
+        whose data would go elsewhere unseen.
         """
         known = {"stores": sorted(set(services)), "topics": sorted(set(topics))}
         self._check_physical(known["topics"])
+        self._check_stores(known["stores"])
         unused = []
         for path, raw in sorted(self._found.items()):
             names = known.get(path[0], [path[-1]])
@@ -159,6 +162,19 @@ class Settings:
                     raise SettingsError(f"there is no {what} {path[1].lower()!r}", origin=raw.origin, remedy=near)
                 unused.append(f"there is no {what} for {raw.origin}; known: {', '.join(names) or 'none'}")
         return unused
+
+    def _check_stores(self, services: list[str]) -> None:
+        places: dict[str, str] = {}
+        for service in services:
+            url = self.store_url(service)
+            if SHARED.match(url) and url in places:
+                own = self._own("stores", service) or self._own("stores", places[url])
+                raise SettingsError(
+                    f"the services {places[url]!r} and {service!r} would share the store {masked(url)}",
+                    origin="" if own is None else own.origin,
+                    remedy="give each a file, or a schema, of its own",
+                )
+            places[url] = service
 
     def _check_physical(self, topics: list[str]) -> None:
         places: dict[str, str] = {}

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from evenflow.errors import SettingsError
-from evenflow.ids import NAME_LIMIT, NAME_RULE, is_name
+from evenflow.ids import NAME_LIMIT, NAME_RULE, OTHERS_RULE, is_name, is_topic_of_others
 
 PREFIX = "EVENFLOW_"
 MEMORY_ENGINE = "memory:"
@@ -22,7 +22,7 @@ SERVICE = "{service}"
 PER_TOPIC = ("engine", "name")
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*:.*", re.DOTALL)
-_POSTGRES = re.compile(r"postgres(ql)?:")
+SHARED = re.compile(r"sqlite:(?!:memory:)|postgres(ql)?:.*[?&]schema=", re.DOTALL)
 _GROUP_PREFIX = re.compile(r"(?:[a-z][a-z0-9]*(?:[._-][a-z0-9]+)*[._-]?)?")
 _PASSWORD = re.compile(r"(?<=://)([^:/?#@]*:).*@", re.DOTALL)
 _KUBERNETES = re.compile(r"_(?:SERVICE_HOST|SERVICE_PORT(?:_.+)?|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_.+)?)?)$")
@@ -50,7 +50,7 @@ FIELDS: dict[str, Field] = {
     "outbox_bytes": Field("count", 1 << 30, 1),
 }
 TABLES = ("stores", "topics", "engines")
-_KINDS = {("topics", "name"): "name", ("topics", "engine"): "engine"}
+_KINDS = {("topics", "name"): "topic", ("topics", "engine"): "engine"}
 NOT_OURS = ("app",)
 """What the command line alone reads: which app it is about."""
 _WANTED = {
@@ -58,7 +58,7 @@ _WANTED = {
     "url": "a URL such as 'sqlite:///log.db'",
     "engine": "a URL, or the name of one of `engines`",
     "prefix": "small letters and digits, parted by '.', '-' or '_'",
-    "name": NAME_RULE,
+    "topic": f"{NAME_RULE}; {OTHERS_RULE}",
 }
 
 SettingPath = tuple[str, ...]
@@ -202,7 +202,7 @@ def _checked(path: SettingPath, raw: Raw) -> Any:
         raise _wrong(path, raw, _WANTED[field.kind])
     if field.kind == "path":
         return raw.base / text
-    if path == ("store",) and SERVICE not in text and not _apart(text):
+    if path == ("store",) and SERVICE not in text and SHARED.match(text):
         raise SettingsError(
             f"all services would share the store {masked(text)}",
             origin=raw.origin,
@@ -211,13 +211,10 @@ def _checked(path: SettingPath, raw: Raw) -> Any:
     return _anchored(text, raw.base) if field.kind in ("url", "engine") else text
 
 
-def _apart(store: str) -> bool:
-    """Whether services that are given this one URL are apart all the same: in memory, or each in its own schema."""
-    return store.startswith(MEMORY_STORE) or (_POSTGRES.match(store) is not None and "schema=" not in store)
-
-
 def _fits(kind: str, text: str) -> bool:
-    if kind == "name" or (kind == "engine" and ":" not in text):
+    if kind == "topic":
+        return is_name(text) or is_topic_of_others(text)
+    if kind == "engine" and ":" not in text:
         return is_name(text)
     pattern = {"url": _URL, "engine": _URL, "prefix": _GROUP_PREFIX}.get(kind)
     return bool(text) if pattern is None else pattern.fullmatch(text) is not None

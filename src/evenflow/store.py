@@ -89,11 +89,16 @@ class Session(Protocol):
         """Take the right to write; waits for others. Raises `StoreUnavailable`, naming who holds it if known."""
         ...
 
-    async def run(self, statements: Sequence[Statement], guards: Sequence[Statement] = ()) -> int:
+    async def run(
+        self, statements: Sequence[Statement], guards: Sequence[Statement] = (), *, last: bool = False
+    ) -> int:
         """Run handed-over statements in order, without a round trip each. Raises `StatementFailed` with `index`.
 
-        The guards run before them, and each has to find one row: how many have, up to the first that has not. Where
+        The guards run before them, and each has to give one row: how many have, up to the first that has not. Where
         that is not all, the statements may have run or failed for that reason: roll back.
+
+        `last`: nothing but the commit comes after them. Where all guards hold, a store may then commit in the same
+        round trip, with the errors of a commit (a `StatementFailed` of which has the index -1).
 
         What ran before the failed one is still in the transaction: roll back to a savepoint, or all. Before that a
         store may refuse every other statement, and the commit (`TransactionError`), as PostgreSQL does.
@@ -146,15 +151,17 @@ class Store(Protocol):
 
     On SQLite after at most 20 ms, whoever it was. On PostgreSQL, whose server tells nobody, other objects of ours tell
     of their commits, some milliseconds after them (all commits of 10 ms together); behind a pooler, and for what a
-    user's own transaction has published, somebody looks every 0.05 to 0.1 s; of other commits of users' nothing is
-    told. What is told here may be lost, so that whoever relies on it looks now and then by himself. What this object
-    commits itself need not set it.
+    user's own transaction has published, somebody looks every 0.05 to 0.1 s (where nothing has come for 5 s, every
+    0.5 s); of other commits of users' nothing is told. What is told here may be lost, so that whoever
+    relies on it looks now and then by himself. What this object commits itself need not set it.
     """
     sql: Mapping[str, str]
     """Our own statements in this store's dialect, by the names in its `.sql` file."""
 
     async def open(self) -> None:
-        """Connect and bring `evenflow_…` tables up to date. Raises `Refused` with what is wrong and the remedy."""
+        """Connect and bring `evenflow_…` tables up to date. Raises `Refused` with what is wrong and the remedy, and
+        `StoreUnavailable` where waiting for a server may be enough.
+        """
         ...
 
     async def close(self) -> None: ...
@@ -221,6 +228,10 @@ class Store(Protocol):
 
     async def processes(self) -> list[Process]:
         """All heartbeat rows."""
+        ...
+
+    async def beat_and_look(self, process: Process, sql: str) -> tuple[list[Row], list[Process]]:
+        """`beat`, then the rows of this one of `sql`, then `processes`, in this order; at most one round trip."""
         ...
 
     async def end(self, process: str) -> None:

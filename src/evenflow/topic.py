@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 from math import inf
 
 from evenflow.errors import DefinitionError
-from evenflow.ids import NAME_RULE, SLOTS, is_name
+from evenflow.ids import NAME_RULE, OTHERS_RULE, SLOTS, is_name, is_topic_of_others
 from evenflow.records import Records
 
 JSON_CODECS = ("json", "json-schema")
@@ -42,9 +42,10 @@ class Topic:
     backlog_wait: float = 30.0
 
     def __post_init__(self) -> None:
-        if not is_name(self.name):
-            raise DefinitionError(f"the topic name {self.name!r} cannot be used", remedy=f"use {NAME_RULE}")
         count = self.partitions
+        if not is_name(self.name) and not (count is None and is_topic_of_others(self.name)):
+            remedy = f"use {NAME_RULE}; {OTHERS_RULE}"
+            raise DefinitionError(f"the topic name {self.name!r} cannot be used", remedy=remedy)
         facts = (self.retention, self.retention_bytes, self.backlog)
         if count is None and (self.compacted or any(fact is not None for fact in facts)):
             raise DefinitionError(

@@ -137,10 +137,10 @@ class UnitOfWork(msgspec.Struct, eq=False):
             await self._guard(self.session)
         return self.session
 
-    async def _guard(self, session: Session, statements: Sequence[Statement] = ()) -> None:
+    async def _guard(self, session: Session, statements: Sequence[Statement] = (), *, last: bool = False) -> None:
         """Run these statements behind the guards."""
         guards = sorted(self.guards, key=_place)  # whoever takes several rows takes them in this order
-        held = await session.run(statements, guards)
+        held = await session.run(statements, guards, last=last)
         if held < len(guards):
             args = guards[held][1]
             raise FenceLost(f"another owner has taken partition {args[4]} of {args[1]} for {args[0]}")
@@ -150,7 +150,7 @@ class UnitOfWork(msgspec.Struct, eq=False):
         """Run what was handed over now. Raises `WriteFailed`, which is remembered in `failed`."""
         await self._run(await self.begin())
 
-    async def _run(self, session: Session) -> None:
+    async def _run(self, session: Session, *, last: bool = False) -> None:
         """What was handed over, behind the guards if they have not been run."""
         start = self._applied
         waiting = self.statements[start:] if start else self.statements
@@ -159,10 +159,12 @@ class UnitOfWork(msgspec.Struct, eq=False):
         self._applied = len(self.statements)
         try:
             if self._guarded:
-                await session.run(waiting)
+                await session.run(waiting, last=last)
             else:
-                await self._guard(session, waiting)
+                await self._guard(session, waiting, last=last)
         except StatementFailed as error:
+            if last and error.index < 0:
+                raise  # the commit's
             index = start + max(error.index, 0)
             where = _line(*self.sites[index]) if index < len(self.sites) else ""
             self.failed = WriteFailed(error.reason, sql=error.sql, args=error.arguments, where=where)
@@ -209,11 +211,11 @@ class UnitOfWork(msgspec.Struct, eq=False):
 
     async def _whole(self, session: Session) -> UnitOfWork:
         self._applied, self._guarded = 0, False
-        await self._run(session)
+        await self._run(session, last=not self.published)
         return self
 
     async def _finish(self, session: Session) -> None:
-        await self._run(session)
+        await self._run(session, last=not (self.published or self._joined))
         if self.published:
             await self.outbox.keep(session, [self])
 

@@ -81,6 +81,30 @@ def test_sigterm_in_the_middle_drains_and_the_next_run_goes_on(shop: Shop) -> No
     assert sorted(done(shop.folder), key=int) == [str(n) for n in range(EVENTS)]
 
 
+def test_until_idle_ends_beside_a_process_that_leads_and_owns(shop: Shop) -> None:
+    prepare(shop, 0.001)
+    web = "import asyncio, work\nasync def main():\n async with work.app.open():\n  print('open', flush=True)\n  "
+    publisher = subprocess.Popen(
+        [sys.executable, "-c", web + "await asyncio.sleep(600)\nasyncio.run(main())"],
+        cwd=shop.folder,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert publisher.stdout is not None
+        assert publisher.stdout.readline() == b"open\n"  # it has the outbox, and will not give it up
+        ran = shop.run("run", "work:app", "--until-idle")
+        assert ran.code == 0, ran.err
+        assert len(done(shop.folder)) == EVENTS
+        other = shop.start("run", "work:app")  # now another one has the partitions
+        assert other.stderr is not None
+        wait_for(lambda: "ready" in other.stderr.readline())
+        ran = shop.run("run", "work:app", "--until-idle")
+        assert ran.code == 0, ran.err
+    finally:
+        publisher.kill()
+        publisher.communicate()
+
+
 def test_a_drain_that_runs_out_is_told_and_the_work_is_done_again(shop: Shop) -> None:
     prepare(shop, 3600)
     process = shop.start("run", "work:app", "--drain", "0.3")

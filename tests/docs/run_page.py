@@ -39,6 +39,7 @@ NOT_RUN = (
     "evenflow conformance ",
     "docker run ",
     "kafka-acls.sh ",
+    "kafka-configs.sh ",
     "kafka-consumer-groups.sh ",
 )
 HOME, FOLDER = sys.argv[2], "/srv/shop"

@@ -282,6 +282,28 @@ def test_10_jumps_of_the_wall_clock_end_no_lease_and_keep_no_dead_owner() -> Non
     assert liveness.alive(me)
 
 
+def blind_time_counts(patch: Patch) -> None:
+    patch.setattr(Liveness, "look", lambda _: None)
+
+
+@fails_without(blind_time_counts)
+def test_10_whoever_is_first_after_an_outage_takes_nobody_for_dead() -> None:
+    clocks: Any = Clocks()
+    other = Process("other", 2, "elsewhere", 5, (), 7)
+    liveness = Liveness(Process("me", 1, "here", 5, (), 0), clocks, 10.0)
+    assert liveness.alive(other)
+    clocks.steady += 2.0
+    liveness.look()
+    assert liveness.alive(other)
+    clocks.steady += 60.0  # the store was away
+    liveness.look()
+    assert liveness.alive(other), "two seconds without a beat in which it could have been heard"
+    for _ in range(8):
+        clocks.steady += 1.0
+        liveness.look()
+    assert not liveness.alive(other), "ten seconds"
+
+
 def beats_behind_the_lock(patch: Patch) -> None:
     async def beat(self: SqliteStore, process: Process) -> None:
         async def work(session: Any) -> None:

@@ -13,7 +13,7 @@ from evenflow import Delivery, Event, Policy, Service, Topic, Transaction
 from evenflow.engine import Partition
 from evenflow.errors import DecodeError, NewerVersion
 from evenflow.handler import caller
-from evenflow.ownership import share_out
+from evenflow.ownership import Share, share_out
 from evenflow.policy import DeadLetter, Retry, after_failure
 from evenflow.position import MISSING_LIMIT, PROCESS_PREFIX, Marks, decode_marks, encode_marks, merge
 
@@ -202,6 +202,12 @@ def test_partitions_are_shared_out_evenly_and_then_nothing_moves(
         for process in live:
             share = share_out(owners, process, live)
             assert share.take == () and share.give == ()
+
+
+def test_who_is_not_heard_of_takes_nothing_and_gives_nothing() -> None:
+    """Its first heartbeat was lost on the way: what it took, others would take from it as from a dead one."""
+    owners: dict[Partition, str | None] = {Partition("t", 1, 0): None, Partition("t", 1, 1): "a"}
+    assert share_out(owners, "b", ["a"]) == Share((), ())
 
 
 @given(st.integers(1, 32), PROCESSES, st.sampled_from("abcdefg"))

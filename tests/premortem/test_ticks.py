@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from evenflow import App, Service, Transaction, outbox as outbox_module
+from evenflow import App, Service, Transaction, outbox as outbox_module, testing
 from evenflow.errors import StoreUnavailable
+from evenflow.leading import Leading
 from evenflow.outbox import Outbox
 from evenflow.runtime import ServiceRuntime
 from . import stage
@@ -40,10 +41,60 @@ def test_a_tick_costs_a_read_and_a_list_of_processes_for_all_groups() -> None:
             runtime.outbox.step = never  # type: ignore[method-assign]
             runtime.store.read = counted("reads", runtime.store.read, counts)  # type: ignore[method-assign]
             runtime.store.processes = counted("processes", runtime.store.processes, counts)  # type: ignore[method-assign]
-            await runtime._look()
+            await runtime.tick()
             assert counts == {"reads": 1, "processes": 1}
 
     case(test)
+
+
+def relay_looks_by_itself(patch: Patch) -> None:
+    patch.setattr(Outbox, "seen", lambda *_: None)
+
+
+def leader_looks_by_itself(patch: Patch) -> None:
+    patch.setattr(Leading, "seen", lambda *_, **__: None)
+
+
+@fails_without(relay_looks_by_itself, leader_looks_by_itself)
+def test_while_nothing_happens_the_tick_looks_for_relay_and_leader() -> None:
+    async def test() -> None:
+        async with testing.world(publishing()) as world:
+            store, asked = world.running.stores["shop"], list[str]()
+            names, read = {text: name for name, text in store.sql.items()}, store.read
+
+            async def counted_read(sql: str, args: tuple[Any, ...] = ()) -> Any:
+                asked.append(names.get(sql, ""))
+                return await read(sql, args)
+
+            await world.advance(2.0)
+            store.read = counted_read  # type: ignore[method-assign]
+            for _ in range(20):
+                await world.advance(1.0)
+            assert asked.count("owner_list") >= 35
+            assert asked.count("relay_next") <= 2
+            assert asked.count("operation_open") <= 5
+
+    asyncio.run(test())
+
+
+def test_that_the_store_answers_again_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        async with testing.world(publishing()) as world:
+            runtime = world.running.runtimes["shop"]
+            tick, gone = runtime.tick, StoreUnavailable("the store is away")
+
+            async def fails() -> None:
+                raise gone
+
+            caplog.set_level("INFO", "evenflow")
+            runtime.tick = fails  # type: ignore[method-assign]
+            await world.advance(3.0)
+            runtime.tick = tick  # type: ignore[method-assign]
+            await world.advance(3.0)
+
+    asyncio.run(test())
+    said = [each.getMessage() for each in caplog.records if each.getMessage().startswith("service shop: ")]
+    assert said == ["service shop: the store is away", "service shop: its store and its engine answer again"]
 
 
 async def never() -> float:
@@ -60,8 +111,8 @@ def counted(name: str, real: Callable[..., Awaitable[Any]], counts: dict[str, in
 
 def stops_with_the_heartbeat(patch: Patch) -> None:
     async def tick(self: ServiceRuntime) -> None:
-        await self._beat()
-        await self._look()
+        rows, processes = await self.store.beat_and_look(self._next_beat(), self.store.sql["owner_list"])
+        await self._look(rows, processes, [])
 
     patch.setattr(ServiceRuntime, "tick", tick)
 

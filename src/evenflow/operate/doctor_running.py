@@ -6,13 +6,15 @@ from collections.abc import AsyncGenerator
 
 from evenflow.checkup import Finding
 from evenflow.engine import Engine, Log
+from evenflow.envelope import unpack
 from evenflow.errors import EvenflowError, GroupStopped, Refused
 from evenflow.operate.finding import Home, homes, live
 from evenflow.operate.placing import placed
 from evenflow.operate.recurring import Recurring, recurring
 from evenflow.operate.schedules import later
 from evenflow.operate.status import GroupStatus, groups
-from evenflow.outbox import RELAY_GROUP
+from evenflow.outbox import RELAY_GROUP, RELAY_ROWS
+from evenflow.oversize import named
 from evenflow.ownership import check_belongs, check_outbox, new_on_old
 from evenflow.running import Running
 from evenflow.topic import Topic
@@ -20,6 +22,8 @@ from evenflow.topic import Topic
 AHEAD = 5.0
 """Seconds by which a clock may be ahead of ours without a word."""
 FULL = ", as many as its policy allows: a partition whose next event fails waits"
+TOO_LARGE = 10
+"""Events over the limit of their topic that are named, at most."""
 LATE = 10.0
 """Seconds that an event may wait in an outbox, or past its due time, while a process relays."""
 
@@ -61,6 +65,10 @@ async def _topic(running: Running, topic: Topic) -> AsyncGenerator[Finding]:
             yield Finding("warn", about, said, "a new generation begins at the next start; or correct the code")
         else:
             yield Finding("ok", about, f"{count} partition{'' if count == 1 else 's'}, {offsets:,} offsets kept")
+        allowed = running.settings.max_event_bytes
+        if (limit := await engine.limit(topic.name)) is not None and limit < allowed:
+            said = f"takes events of {limit:,} bytes, the settings allow {allowed:,} (max_event_bytes)"
+            yield Finding("ok", about, f"{said}: larger ones are refused at publish")
         if (ahead := clock_ahead(topic.name, newest, running.clock.now())) is not None:
             yield ahead
 
@@ -156,6 +164,7 @@ async def _service(running: Running, service: str) -> list[Finding]:
             ", and it is full: publishing waits" if full else ""
         )
         found.append(Finding("wrong" if full and relays else "warn" if late else "ok", about, said, remedy * late))
+    found += await _too_large(running, service)
     for each in await later(running):
         if each.service == service and each.next is not None:
             late = each.next < now - LATE
@@ -164,6 +173,25 @@ async def _service(running: Running, service: str) -> list[Finding]:
                                  "evenflow run" if late and not relays else ""))  # fmt: skip
     pids = ", ".join(str(each.pid) for each in using)
     found.append(Finding("ok", f"processes of {service}", f"pid {pids}" if pids else "none runs now"))
+    return found
+
+
+async def _too_large(running: Running, service: str) -> list[Finding]:
+    """Events in the outbox that are over the limit of their topic: the relay sets them aside, so they are the first."""
+    store, found = running.stores[service], list[Finding]()
+    limits = dict[str, int | None]()
+    for _, topic, body, _ in await store.read(store.sql["relay_next"], (RELAY_ROWS,)):
+        if topic not in limits:
+            limits[topic] = await running.engine.limit(topic) if await running.engine.log(topic) is not None else None
+        limit = limits[topic]
+        for each in unpack(body):
+            if limit is not None and len(each.data) > limit and len(found) < TOO_LARGE:
+                said = f"{named(each, topic)} has {len(each.data):,} bytes, the topic takes {limit:,}"
+                remedy = (
+                    "raise its limit (on Kafka max.message.bytes, and max_bytes= in the engine's URL): it goes out then"
+                )
+                behind = "it waits, with what follows it in its slot; others go on"
+                found.append(Finding("wrong", f"outbox of {service}", f"{said}: {behind}", remedy))
     return found
 
 

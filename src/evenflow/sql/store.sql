@@ -32,10 +32,13 @@ where group_name = $1 and topic = $2 and log = $3 and generation = $4 and partit
 select topic, log, generation, partition, next, last_id, fence, owner, claims from evenflow_position
 where group_name = $1 order by topic, log, generation, partition
 
--- Of all groups, and of the relay. Also whether anything is paused, and the first row of the outbox.
+-- Of all groups, and of the relay. Also, last in each row: whether anything is paused, whether an operation is open, the
+-- first row of the outbox, when the next event in it falls due, and when the next run of a schedule does.
 -- name: owner_list
 select p.topic, p.log, p.generation, p.partition, p.next, p.last_id, p.fence, p.owner, p.group_name, g.state,
-    exists (select 1 from evenflow_pause), (select min(id) from evenflow_outbox)
+    exists (select 1 from evenflow_pause), exists (select 1 from evenflow_operation where open > 0),
+    (select min(id) from evenflow_outbox), (select min(due) from evenflow_due),
+    (select min(next_due) from evenflow_schedule where paused is null)
 from evenflow_position as p left join evenflow_group as g on g.group_name = p.group_name and g.topic = p.topic
 order by p.group_name, p.topic, p.log, p.generation, p.partition
 
@@ -437,6 +440,9 @@ insert into evenflow_outbox (topic, count, bytes, created, body) values ($1, $2,
 
 -- name: outbox_next
 select id, topic, count, body from evenflow_outbox order by id limit $1
+
+-- name: outbox_cut
+update evenflow_outbox set count = $2, bytes = $3, body = $4 where id = $1
 
 -- name: relay_next
 select id, topic, body, (select min(due) from evenflow_due) from evenflow_outbox order by id limit $1

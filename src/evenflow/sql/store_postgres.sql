@@ -188,10 +188,11 @@ delete from evenflow_outbox where id = any (array(select value::bigint from json
 -- name: outbox_there
 select id from evenflow_outbox where id = any (array(select value::bigint from json_array_elements_text($1::json)))
 
--- What the relay moves while it lets these topics (a JSON array) be.
+-- What the relay moves while it lets these topics and rows (JSON arrays) be.
 -- name: relay_others
 select id, topic, body, (select min(due) from evenflow_due) from evenflow_outbox
-where topic not in (select value from json_array_elements_text($2::json)) order by id limit $1
+where topic not in (select value from json_array_elements_text($2::json))
+    and id <> all (array(select value::bigint from json_array_elements_text($3::json))) order by id limit $1
 
 -- name: outbox_size
 select coalesce(sum(count), 0)::bigint, coalesce(sum(bytes), 0)::bigint, min(created), coalesce(min(id), 0)

@@ -161,7 +161,8 @@ select id from evenflow_outbox where id in (select value from json_each($1))
 
 -- name: relay_others
 select id, topic, body, (select min(due) from evenflow_due) from evenflow_outbox
-where topic not in (select value from json_each($2)) order by id limit $1
+where topic not in (select value from json_each($2)) and id not in (select value from json_each($3))
+order by id limit $1
 
 -- name: outbox_size
 select coalesce(sum(count), 0), coalesce(sum(bytes), 0), min(created), coalesce(min(id), 0) from evenflow_outbox

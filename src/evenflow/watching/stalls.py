@@ -131,33 +131,42 @@ class Stalls:
 
     async def _judge(self, doubtful: list[tuple[str, Owned, str]]) -> None:
         """End those that are stalls; for the others the time begins anew."""
-        runtime, told = self._runtime, dict[str, str]()
-        for name, owned, how in doubtful:
-            before = self._known.get((name, owned.partition))
+        told = dict[str, str]()
+        before = {(name, owned.partition): self._known.get((name, owned.partition)) for name, owned, _ in doubtful}
+        for name in {name for name, _, _ in doubtful}:
+            stands = [(owned, how) for each, owned, how in doubtful if each == name]
             try:
-                waits = await (self._of_relay() if name not in runtime.loops else self._of(runtime.loops[name], owned))
+                waiting = await self._waiting(name, [owned for owned, _ in stands])
             except (EngineUnavailable, StoreUnavailable, GroupStopped):
                 continue  # the loop meets it, and says it
-            still = self._known.pop((name, owned.partition), None)
-            if not waits or still is None or before is None or still.seen.moved != before.seen.moved:
-                continue
-            if how:
-                told.setdefault(name, f"{waits}, nothing has moved for {still.seconds:.0f} s, and {how}")
-            else:
-                self._known[name, owned.partition] = found_waiting(still)
+            for owned, how in stands:
+                subject, waits = (name, owned.partition), waiting.get(owned.partition)
+                still, then = self._known.pop(subject, None), before[subject]
+                if not waits or still is None or then is None or still.seen.moved != then.seen.moved:
+                    continue
+                if how:
+                    told.setdefault(name, f"{waits}, nothing has moved for {still.seconds:.0f} s, and {how}")
+                else:
+                    self._known[subject] = found_waiting(still)
         for name, why in told.items():
             self._stalled(name, why)
 
-    async def _of(self, loop: GroupLoop, owned: Owned) -> str:
-        """What waits in a partition of a group, in words."""
-        partition = owned.partition
-        waiting = (await loop.work.engine.bounds(partition)).high - owned.next
-        where = f"in partition {partition.number} of {partition.topic}"
-        if waiting > 0:
-            return f"{waiting} events wait {where}"
-        due = await loop.parking.next_due(owned) if owned.lanes else None
-        overdue = due is not None and due < self._clock.now() - PATIENCE
-        return f"parked events are overdue {where}" if overdue else ""
+    async def _waiting(self, name: str, doubtful: list[Owned]) -> dict[Partition, str]:
+        """What waits in these partitions of a group, or of the relay, in words; asked for all at once."""
+        loop = self._runtime.loops.get(name)
+        if loop is None:
+            return {each.partition: await self._of_relay() for each in doubtful}
+        found = {}
+        backlog = await loop.work.engine.backlog({each.partition: each.next for each in doubtful})
+        for owned in doubtful:
+            partition, waiting = owned.partition, backlog[owned.partition].waiting
+            where = f"in partition {partition.number} of {partition.topic}"
+            due = await loop.parking.next_due(owned) if owned.lanes and not waiting else None
+            if waiting:
+                found[partition] = f"{waiting} events wait {where}"
+            elif due is not None and due < self._clock.now() - PATIENCE:
+                found[partition] = f"parked events are overdue {where}"
+        return found
 
     async def _of_relay(self) -> str:
         store, sql = self._runtime.store, self._runtime.store.sql
