@@ -58,7 +58,7 @@ signup: $(VENV)/.run  ## set up and run examples/signup: the smallest one
 
 test: $(READY) lint  ## set up and run all checks and tests, on all cores (CI=true installs the servers and needs them all)
 	@$(if $(CI),$(BIN)/python -m services install)
-	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not alone"
+	@$(BIN)/python -m pytest --numprocesses "$$($(BIN)/python -c 'import os; print(3 * os.cpu_count() // 2)')" --dist loadfile -m "not alone"
 	@$(BIN)/python -m pytest -m alone
 
 test-postgres: $(READY)  ## the tests of the core once more, with their stores on PostgreSQL (a quarter of an hour)
@@ -69,11 +69,11 @@ lint: $(READY)  ## style and types only
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(VENV)/.bench  ## measure all cases (six minutes) and write docs/bench.md; make bench CASE=publish-1000 measures one
+bench: $(VENV)/.bench  ## measure all cases (twenty minutes) and write docs/bench.md; make bench CASE=publish-1000 measures one
 	@$(BIN)/python -m bench $(CASE)
 
-crash: $(READY)  ## harm a program of services for two minutes, and prove what it kept (ENGINE=kafka STORE=postgres SECONDS=1800 SEED=7)
-	@$(BIN)/python -m tests.crash $(if $(ENGINE),--engine $(ENGINE)) $(if $(STORE),--store $(STORE)) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+crash: $(READY)  ## harm a program of services for two minutes, and prove what it kept (ENGINE=kafka STORE=postgres FAULTS=300 SEED=7)
+	@$(BIN)/python -m tests.crash $(if $(ENGINE),--engine $(ENGINE)) $(if $(STORE),--store $(STORE)) --seconds $(SECONDS) $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED))
 
 crash-planted: $(READY)  ## the same with one bug planted at a time: the lab has to find each (ENGINE=postgres STORE=postgres)
 	@$(BIN)/python -m tests.crash --all-planted $(if $(ENGINE),--engine $(ENGINE)) $(if $(STORE),--store $(STORE))
