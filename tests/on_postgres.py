@@ -31,10 +31,10 @@ files_only = pytest.mark.skipif(ON, reason="it is about the files of a SQLite st
 def store_class() -> Any:
     """The class of the stores that tests have in their folders: what a planted bug changes."""
     if ON:
-        from evenflow.stores.postgres import PostgresStore
+        from evenflow.stores.postgres.store import PostgresStore
 
         return PostgresStore
-    from evenflow.stores.sqlite import SqliteStore
+    from evenflow.stores.sqlite.store import SqliteStore
 
     return SqliteStore
 
@@ -67,8 +67,8 @@ _sqlite = places.STORES["sqlite"]
 
 def begin() -> None:
     """Make the database, and have the stores in it."""
-    from evenflow.postgres_place import conninfo_of
-    from evenflow.stores.postgres import PostgresStore, PostgresStoreOptions
+    from evenflow.drivers.postgres.place import conninfo_of
+    from evenflow.stores.postgres.store import PostgresStore, PostgresStoreOptions
     from tests import servers
 
     url = _opened.enter_context(servers.database("core"))

@@ -15,13 +15,13 @@ import pytest
 from evenflow.cli import main
 from evenflow.clock import SystemClock
 from evenflow.engine import Capabilities, Outcome
-from evenflow.engines.kafka_options import KafkaOptions
+from evenflow.engines.kafka.options import KafkaOptions
 from evenflow.engines.memory import MemoryEngine
-from evenflow.engines.postgres import PostgresOptions
+from evenflow.engines.postgres.engine import PostgresOptions
 from evenflow.places import ENGINES, STORES, make_engine, make_store
 from evenflow.settings_sources import masked
 from evenflow.store import StoreCapabilities
-from evenflow.stores.postgres import PostgresStoreOptions
+from evenflow.stores.postgres.store import PostgresStoreOptions
 from evenflow.testing import stream
 from evenflow.testing.conformance import Wanted, conform
 from evenflow.testing.grounds import ground_of

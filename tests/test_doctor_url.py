@@ -10,9 +10,9 @@ import pytest
 from evenflow import App, Event, Service, Topic, Transaction
 from evenflow.cli import main
 from evenflow.clock import SystemClock
-from evenflow.engines.kafka import KafkaEngine
-from evenflow.engines.kafka_examine import _copies, _rights
-from evenflow.engines.kafka_options import KafkaOptions
+from evenflow.engines.kafka.engine import KafkaEngine
+from evenflow.engines.kafka.examine import _copies, _rights
+from evenflow.engines.kafka.options import KafkaOptions
 from evenflow.operate.doctor_url import examine_url
 from evenflow.settings import Settings
 from services.private import private_postgres

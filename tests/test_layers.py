@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "settings",
     ),
     ("engine", "store", "sql.*", "migrations"),
-    ("sqlite_*", "postgres_*"),
+    ("drivers.*",),
     ("engines.*", "stores.*"),
     (
         "policy",
@@ -101,22 +101,22 @@ CONTRACTS = (
     "migrations",
 )
 ONLY: dict[str, tuple[str, ...]] = {
-    "engines.*": (*CONTRACTS, "sqlite_*", "postgres_*", "engines.*"),
-    "stores.*": (*CONTRACTS, "sqlite_*", "postgres_*", "stores.*"),
-    "sqlite_*": ("errors", "clock", "checkup", "sqlite_*"),
-    "postgres_*": ("errors", "checkup", "postgres_*"),
+    "engines.*": (*CONTRACTS, "drivers.*", "engines.*"),
+    "stores.*": (*CONTRACTS, "drivers.*", "stores.*"),
+    "drivers.sqlite.*": ("errors", "clock", "checkup", "drivers.sqlite.*"),
+    "drivers.postgres.*": ("errors", "checkup", "drivers.postgres.*"),
     "lab.*": ("lab.*",),
 }
 # The only ones outside of engines/ and stores/ that import an implementation, each on its demand.
 NAMES_IMPLEMENTATIONS = {
     "places": (
         "engines.memory",
-        "engines.sqlite",
-        "engines.postgres",
-        "engines.kafka",
-        "engines.kafka_options",
-        "stores.sqlite",
-        "stores.postgres",
+        "engines.sqlite.engine",
+        "engines.postgres.engine",
+        "engines.kafka.engine",
+        "engines.kafka.options",
+        "stores.sqlite.store",
+        "stores.postgres.store",
     ),
     "testing.*": ("engines.*", "stores.*"),
     "cli.*": (),
@@ -161,10 +161,7 @@ def _module(target: str, known: set[str]) -> str:
 
 def fits(name: str, patterns: tuple[str, ...]) -> bool:
     return any(
-        name == pattern
-        or (pattern.endswith(".*") and (name + ".").startswith(pattern[:-1]))
-        or (pattern.endswith("_*") and name.startswith(pattern[:-1]))
-        for pattern in patterns
+        name == pattern or (pattern.endswith(".*") and (name + ".").startswith(pattern[:-1])) for pattern in patterns
     )
 
 
@@ -228,7 +225,7 @@ def test_no_layer_is_named_twice_and_the_folders_are_real() -> None:
         ("engines.sqlite", "from ..policy import Policy", "engines.sqlite:1 imports policy"),
         ("stores.sqlite", "from evenflow.engines.memory import MemoryEngine", "stores.* imports only contracts"),
         ("stores.sqlite", "from . import helpers\nfrom ..store import Store", None),
-        ("sqlite_file", "from evenflow.engine import Engine", "sqlite_* imports only"),
+        ("drivers.sqlite.file", "from evenflow.engine import Engine", "drivers.sqlite.* imports only"),
         ("testing.world", "from evenflow.engines.memory import MemoryEngine", None),
         ("app", "from evenflow.places import make_engine", None),
         ("somewhere", "", "somewhere stands in no layer"),
@@ -239,10 +236,10 @@ def test_a_planted_import_is_found(tmp_path: Path, name: str, source: str, expec
     folders = ("engines/__init__", "stores/__init__", "engines/memory", "engines/sqlite", "stores/sqlite")
     for each in (*others, *folders):
         file = tmp_path / f"{each}.py"
-        file.parent.mkdir(exist_ok=True)
+        file.parent.mkdir(exist_ok=True, parents=True)
         file.write_text("")
     planted = tmp_path / f"{name.replace('.', '/')}.py"
-    planted.parent.mkdir(exist_ok=True)
+    planted.parent.mkdir(exist_ok=True, parents=True)
     planted.write_text(source)
     found = findings(tmp_path)
     if expected is None:

@@ -12,7 +12,7 @@ import pytest
 from evenflow import App, Event, Policy, Service, Settings, Topic, Transaction, operate
 from evenflow.clock import Signal
 from evenflow.engine import Partition
-from evenflow.engines.sqlite import SqliteEngine
+from evenflow.engines.sqlite.engine import SqliteEngine
 from evenflow.errors import Refused
 from evenflow.operate import NotFound
 from evenflow.pausing import WHOLE, Pause

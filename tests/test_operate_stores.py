@@ -20,8 +20,8 @@ from evenflow.errors import Refused
 from evenflow.operate import NotFound
 from evenflow.operate.doctor import examine
 from evenflow.operate.doctor_url import examine_url
-from evenflow.sqlite_examine import disk, holders
-from evenflow.stores.sqlite_schema import own_migrations
+from evenflow.drivers.sqlite.examine import disk, holders
+from evenflow.stores.sqlite.schema import own_migrations
 from tests.on_postgres import files_only
 
 ORDERS = Topic("orders", partitions=2)

@@ -15,7 +15,7 @@ from evenflow import App, Delivery, Policy, Reject, RetryLater, Service, Transac
 from evenflow.errors import WriteFailed
 from evenflow.parking import SUSPECT
 from evenflow.sql import load
-from evenflow.stores.sqlite_schema import own_migrations
+from evenflow.stores.sqlite.schema import own_migrations
 from evenflow.testing import World
 from tests.premortem.events import Paid, Placed, append_raw, loop_of, placed, run, table, until
 

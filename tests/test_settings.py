@@ -14,12 +14,12 @@ import pytest
 from evenflow import App, Event, Service, Topic, Transaction
 from evenflow.clock import Signal, SystemClock
 from evenflow.engines.memory import MemoryEngine
-from evenflow.engines.sqlite import SqliteEngine, SqliteOptions
+from evenflow.engines.sqlite.engine import SqliteEngine, SqliteOptions
 from evenflow.errors import SettingsError
 from evenflow.places import LATER, SqliteStoreOptions, make_engine, make_store
 from evenflow.settings import Settings
 from evenflow.settings_sources import FIELDS, masked
-from evenflow.stores.sqlite import SqliteStore
+from evenflow.stores.sqlite.store import SqliteStore
 
 
 def load(cwd: Path, overrides: dict[str, Any] | None = None, /, **env: str) -> Settings:

@@ -78,7 +78,8 @@ class Liveness:
 
     def look(self) -> None:
         """Say that heartbeats are read now. While nobody could read them nobody could write them: that time is no
-        lease's, or whoever is first after an outage would take all others for dead."""
+        lease's, or whoever is first after an outage would take all others for dead.
+        """
         now = self._clock.monotonic()
         blind, self._looked = now - self._looked, now
         if blind > self._lease / 2:

@@ -16,8 +16,8 @@ from evenflow.settings_sources import MEMORY_ENGINE, MEMORY_STORE, masked, sugge
 from evenflow.store import Store
 
 if TYPE_CHECKING:
-    from evenflow.engines.kafka_options import Address, KafkaOptions
-    from evenflow.postgres_there import There
+    from evenflow.drivers.postgres.there import There
+    from evenflow.engines.kafka.options import Address, KafkaOptions
 
 LATER = {
     "redis": "Redis",
@@ -86,7 +86,7 @@ def _memory_engine(url: Url, clock: Clock, random: Random) -> Engine:
 
 
 def _sqlite_engine(url: Url, clock: Clock, random: Random) -> Engine:
-    from evenflow.engines.sqlite import SqliteEngine, SqliteOptions
+    from evenflow.engines.sqlite.engine import SqliteEngine, SqliteOptions
 
     if url.rest == ":memory:":
         raise SettingsError("sqlite::memory: is a store, not an engine", remedy=f"write {MEMORY_ENGINE}")
@@ -95,21 +95,21 @@ def _sqlite_engine(url: Url, clock: Clock, random: Random) -> Engine:
 
 def _kafka_engine(url: Url, clock: Clock, random: Random) -> Engine:  # noqa: ARG001  # the brokers give out ids
     brokers, chosen = kafka_parts(url.text)
-    from evenflow.engines.kafka import KafkaEngine
+    from evenflow.engines.kafka.engine import KafkaEngine
 
     return KafkaEngine(brokers, clock, chosen)
 
 
 def kafka_parts(url: str) -> tuple[Address, KafkaOptions]:
     """Brokers and options of a URL of Kafka. Raises `SettingsError`."""
-    from evenflow.engines.kafka_options import KafkaOptions, address
+    from evenflow.engines.kafka.options import KafkaOptions, address
 
     parts = parse(url)
     return address(parts.rest, masked(url)), options(KafkaOptions, parts)
 
 
 def _sqlite_store(url: Url, service: str, clock: Clock) -> Store:
-    from evenflow.stores.sqlite import SqliteStore
+    from evenflow.stores.sqlite.store import SqliteStore
 
     chosen = options(SqliteStoreOptions, url)
     location = url.rest if url.rest == ":memory:" else _path(url)
@@ -125,7 +125,7 @@ def _sqlite_store(url: Url, service: str, clock: Clock) -> Store:
 
 def _postgres_store(url: Url, service: str, clock: Clock) -> Store:
     try:
-        from evenflow.stores.postgres import PostgresStore, PostgresStoreOptions
+        from evenflow.stores.postgres.store import PostgresStore, PostgresStoreOptions
     except ModuleNotFoundError as error:
         raise MissingExtra(f"a store on PostgreSQL ({masked(url.text)})", extra="postgres") from error
     chosen, conninfo = _postgres_parts(PostgresStoreOptions, url)
@@ -138,7 +138,7 @@ def _memory_store(url: Url, service: str, clock: Clock) -> Store:  # noqa: ARG00
 
 def _postgres_engine(url: Url, clock: Clock, random: Random) -> Engine:
     try:
-        from evenflow.engines.postgres import PostgresEngine, PostgresOptions
+        from evenflow.engines.postgres.engine import PostgresEngine, PostgresOptions
     except ModuleNotFoundError as error:
         raise MissingExtra(f"an engine on PostgreSQL ({masked(url.text)})", extra="postgres") from error
     chosen, conninfo = _postgres_parts(PostgresOptions, url)
@@ -147,7 +147,7 @@ def _postgres_engine(url: Url, clock: Clock, random: Random) -> Engine:
 
 def _postgres_parts(kind: type[O], url: Url) -> tuple[O, Mapping[str, object]]:
     """Our own options of a URL, and the parts of it that are libpq's. Raises `SettingsError`."""
-    from evenflow.postgres_place import conninfo_of, libpq_options
+    from evenflow.drivers.postgres.place import conninfo_of, libpq_options
 
     own = {each.name for each in fields(kind)}  # type: ignore[arg-type]
     for name in url.options.keys() - own - libpq_options():
@@ -165,8 +165,8 @@ def _postgres_parts(kind: type[O], url: Url) -> tuple[O, Mapping[str, object]]:
 async def postgres_there(url: str) -> There:
     """The schemas of a database that are ours. Raises `SettingsError`, and `EngineUnavailable` with the remedy."""
     conninfo = postgres_conninfo(url)
-    from evenflow.postgres_errors import PostgresError, connect_remedy
-    from evenflow.postgres_there import there
+    from evenflow.drivers.postgres.errors import PostgresError, connect_remedy
+    from evenflow.drivers.postgres.there import there
 
     try:
         return await there(conninfo)
@@ -178,7 +178,7 @@ async def postgres_there(url: str) -> There:
 def postgres_conninfo(url: str) -> Mapping[str, object]:
     """The parts of a URL that are libpq's, of an engine or a store. Raises `SettingsError`."""
     try:
-        from evenflow.postgres_place import conninfo_of
+        from evenflow.drivers.postgres.place import conninfo_of
     except ModuleNotFoundError as error:
         raise MissingExtra(f"PostgreSQL ({masked(url)})", extra="postgres") from error
     parts, ours = parse(url), _postgres_options()
@@ -196,8 +196,8 @@ def with_schema(url: str, kind: Literal["engine", "store"], schema: str) -> str:
 
 def _postgres_options() -> dict[str, list[str]]:
     """Our own options, and for which kind each is."""
-    from evenflow.engines.postgres import PostgresOptions
-    from evenflow.stores.postgres import PostgresStoreOptions
+    from evenflow.engines.postgres.engine import PostgresOptions
+    from evenflow.stores.postgres.store import PostgresStoreOptions
 
     found: dict[str, list[str]] = {}
     for kind, made in (("engine", PostgresOptions), ("store", PostgresStoreOptions)):

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from evenflow import operate, sqlite_examine
+from evenflow import operate
+from evenflow.drivers.sqlite import examine as sqlite_examine
 from evenflow.checkup import Finding
 from evenflow.cli import groups
 from evenflow.cli.failures import UsageError, code_of
@@ -23,7 +24,7 @@ from evenflow.cli.load import load_app
 from evenflow.cli.moment import moment
 from evenflow.operate.finding import known
 from evenflow.settings import Settings
-from evenflow.sqlite_diagnosis import Diagnosis, Trouble
+from evenflow.drivers.sqlite.diagnosis import Diagnosis, Trouble
 
 from .conftest import SHOP, Shop
 from .test_commands import _on_a_terminal

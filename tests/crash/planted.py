@@ -53,7 +53,8 @@ def plant(name: str) -> None:
 
 def statements(**changed: Callable[[str], str]) -> None:
     """Change named statements of every store that is made from now on."""
-    from evenflow.stores import postgres, sqlite
+    from evenflow.stores.postgres import store as postgres
+    from evenflow.stores.sqlite import store as sqlite
 
     for module in (postgres, sqlite):
 
@@ -164,7 +165,7 @@ def relay_numbers_anew() -> None:
 def acknowledges_before_it_is_durable() -> None:
     """An append answers at once, and is written a little later."""
     from evenflow.engine import Outcome
-    from evenflow.engines.sqlite import SqliteEngine
+    from evenflow.engines.sqlite.engine import SqliteEngine
 
     real, kept = SqliteEngine.append, set[Any]()
 

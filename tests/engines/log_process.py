@@ -9,7 +9,7 @@ import apsw
 
 from evenflow.clock import SystemClock
 from evenflow.engine import Outcome
-from evenflow.engines.sqlite import SqliteEngine
+from evenflow.engines.sqlite.engine import SqliteEngine
 from evenflow.errors import Refused
 from evenflow.places import make_engine
 from evenflow.testing.engine_kit import event

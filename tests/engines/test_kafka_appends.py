@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-pytest.importorskip("confluent_kafka")
 
 from evenflow.clock import SystemClock
 from evenflow.engine import Outcome

@@ -8,14 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 
-pytest.importorskip("confluent_kafka")
 
 from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException
 from confluent_kafka.admin import OffsetSpec
 
-from evenflow.engines.kafka_client import HANG_UPS, Client, Found, translated
-from evenflow.engines.kafka_options import Address, KafkaOptions
-from evenflow.engines.kafka_peek import Peek
+from evenflow.engines.kafka.client import HANG_UPS, Client, Found, translated
+from evenflow.engines.kafka.options import Address, KafkaOptions
+from evenflow.engines.kafka.peek import Peek
 from evenflow.errors import EngineUnavailable, Refused
 
 

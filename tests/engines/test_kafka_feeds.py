@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from evenflow.clock import SystemClock
-from evenflow.engines import kafka_feeds
+from evenflow.engines.kafka import feeds as kafka_feeds
 from evenflow.places import make_engine
 from evenflow.testing.engine_kit import SIZE, beginning, event, events, numbers, reader, store, take
 from evenflow.topic import Topic

@@ -4,7 +4,7 @@ import pytest
 
 from confluent_kafka import KafkaError, KafkaException
 
-from evenflow.engines.kafka_commits import Commits
+from evenflow.engines.kafka.commits import Commits
 
 
 def asked(*codes):

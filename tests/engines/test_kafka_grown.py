@@ -7,7 +7,7 @@ from evenflow.clock import SystemClock
 from evenflow.engine import Generation, Partition
 from evenflow.engines.memory import MemoryEngine, _Kept
 from evenflow.ownership import check_belongs, create_group, widen
-from evenflow.stores.sqlite import SqliteStore
+from evenflow.stores.sqlite.store import SqliteStore
 from evenflow.topic import Topic
 
 

@@ -5,7 +5,7 @@ import zlib
 import pytest
 
 from evenflow.engine import Partition
-from evenflow.engines.kafka_records import Place, Records, headers_of, runs_of
+from evenflow.engines.kafka.records import Place, Records, headers_of, runs_of
 from evenflow.envelope import Envelope
 from evenflow.envelopes import Given
 from evenflow.ids import slot_of

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from evenflow import postgres_silence
+from evenflow.drivers.postgres import silence as postgres_silence
 from evenflow.engine import Outcome
 from evenflow.errors import EngineUnavailable
 from evenflow.testing.engine_kit import SIZE, batches_of, beginning, event, events, numbers, reader, store, take
@@ -200,7 +200,7 @@ def test_a_statement_that_takes_long_is_left_alone(database, monkeypatch):
 
 
 def test_who_listens_no_more_polls_and_listens_again(database, monkeypatch):
-    monkeypatch.setattr("evenflow.engines.postgres_watch.AGAIN", 0.1)
+    monkeypatch.setattr("evenflow.engines.postgres.watch.AGAIN", 0.1)
 
     async def main():
         with behind(database) as (proxy, log):
@@ -234,7 +234,7 @@ async def heard(engine, wanted):
 
 
 def test_behind_a_pooler_polling_alone_works(database, monkeypatch):
-    monkeypatch.setattr("evenflow.engines.postgres_watch.ECHO", 0.3)
+    monkeypatch.setattr("evenflow.engines.postgres.watch.ECHO", 0.3)
     name = database.rpartition("/")[2].partition("?")[0]
     pooled = Log(servers.pgbouncer().url(name))
 

@@ -16,9 +16,9 @@ import pytest
 
 from evenflow.clock import SystemClock
 from evenflow.engine import Outcome
-from evenflow.engines.sqlite import SqliteEngine, SqliteOptions
+from evenflow.engines.sqlite.engine import SqliteEngine, SqliteOptions
 from evenflow.errors import EngineUnavailable, Refused
-from evenflow.sqlite_file import hold, let_go
+from evenflow.drivers.sqlite.file import hold, let_go
 from evenflow.testing import engine_suite
 from evenflow.testing.engine_kit import beginning, event, events, numbers, reader, store, take
 from evenflow.topic import Topic
@@ -148,7 +148,7 @@ def test_a_read_only_file_is_refused():
 
 
 def test_a_network_file_system_is_refused_unless_allowed(tmp_path, monkeypatch):
-    monkeypatch.setattr("evenflow.sqlite_diagnosis.file_system", lambda _: "nfs4")
+    monkeypatch.setattr("evenflow.drivers.sqlite.diagnosis.file_system", lambda _: "nfs4")
     text = refusal(tmp_path / "log.db")
     assert "nfs4" in text and "allow_unsafe=network" in text
 

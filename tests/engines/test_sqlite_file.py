@@ -9,8 +9,8 @@ import pytest
 
 from evenflow.errors import Refused
 from evenflow.sql import parse
-from evenflow.sqlite_diagnosis import NETWORK, file_system_in, holder_in
-from evenflow.sqlite_file import (
+from evenflow.drivers.sqlite.diagnosis import NETWORK, file_system_in, holder_in
+from evenflow.drivers.sqlite.file import (
     ChangeWatch,
     Checkpointer,
     CommitPace,

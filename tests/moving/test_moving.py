@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from evenflow import App, Event, Service, Topic, Transaction
-from evenflow.engines.sqlite import SqliteEngine
+from evenflow.engines.sqlite.engine import SqliteEngine
 from evenflow.errors import EngineUnavailable, PublishRefused, Refused
 from evenflow.operate import NotFound, audit, carry_out_move, placed, plan_move
 from evenflow.running import Running

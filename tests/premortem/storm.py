@@ -43,7 +43,7 @@ from evenflow.handler import Delivery
 from evenflow.parking import Parked, parked
 from evenflow.running import Running
 from evenflow.places import make_store
-from evenflow.sqlite_pace import CommitPace
+from evenflow.drivers.sqlite.pace import CommitPace
 from evenflow.testing.attended import Waits, attended
 from tests import on_postgres
 

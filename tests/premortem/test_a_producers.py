@@ -12,7 +12,7 @@ import pytest
 
 from evenflow import App, Service, Transaction, position
 from evenflow.engine import Outcome
-from evenflow.engines.sqlite import SqliteEngine
+from evenflow.engines.sqlite.engine import SqliteEngine
 from evenflow.errors import FenceLost, OutboxFull, PublishRefused
 from evenflow.group import GroupLoop
 from evenflow.outbox import Outbox

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from evenflow import App, Service, Transaction
-from evenflow.engines.sqlite import SqliteEngine
+from evenflow.engines.sqlite.engine import SqliteEngine
 from evenflow.errors import FenceLost, StoreUnavailable
 from evenflow.group import GroupLoop
 from evenflow.ownership import Liveness, claim, create_group
 from evenflow.position import guard, move
 from evenflow.runtime import ServiceRuntime
 from evenflow.store import Process
-from evenflow.stores.sqlite import SqliteStore
+from evenflow.stores.sqlite.store import SqliteStore
 from evenflow.unit_of_work import UnitOfWork
 from evenflow.waiting import LaneLoop
 from tests.on_postgres import ON, files_only
@@ -130,7 +130,7 @@ def test_08_a_late_owner_writes_nothing_and_parks_nothing() -> None:
 
 
 def nobody_is_named(patch: Patch) -> None:
-    patch.setattr("evenflow.sqlite_diagnosis.lock_holder", lambda path: None)
+    patch.setattr("evenflow.drivers.sqlite.diagnosis.lock_holder", lambda path: None)
 
 
 @pytest.mark.skipif(not Path("/proc/locks").exists(), reason="the system does not tell who holds a lock")

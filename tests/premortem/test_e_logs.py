@@ -13,10 +13,10 @@ import pytest
 
 from evenflow import App, Event, Policy, Service, Topic, Transaction
 from evenflow.engine import Bounds, Outcome
-from evenflow.engines import sqlite_reader
+from evenflow.engines.sqlite import reader as sqlite_reader
 from evenflow.engines.log_consumer import LogConsumer
-from evenflow.engines.sqlite import SqliteEngine
-from evenflow.engines.sqlite_log import LogFile
+from evenflow.engines.sqlite.engine import SqliteEngine
+from evenflow.engines.sqlite.log import LogFile
 from evenflow.engines.packs import PackCache
 from evenflow.envelope import Envelope
 from evenflow.errors import Refused
@@ -24,7 +24,7 @@ from evenflow.group import GroupLoop
 from evenflow.ids import key_text, slot_of
 from evenflow.parking import Parking
 from evenflow.position import Marks
-from evenflow.stores.sqlite import SqliteStore
+from evenflow.stores.sqlite.store import SqliteStore
 from tests.on_postgres import files_only, store_class
 
 from . import stage
@@ -494,7 +494,7 @@ def test_32_retention_that_reaches_an_unread_event_stops_the_group_visibly() -> 
 
 
 def compaction_counts_as_loss(patch: Patch) -> None:
-    patch.setattr("evenflow.engines.sqlite_upkeep._compact", _nothing, raising=False)
+    patch.setattr("evenflow.engines.sqlite.upkeep._compact", _nothing, raising=False)
     patch.setattr(SqliteEngine, "maintain", _nothing)
 
 

@@ -18,8 +18,8 @@ from evenflow.clock import Signal, SystemClock
 from evenflow.cpu_pool import CpuPool
 from evenflow.engine import Engine, Outcome
 from evenflow.engines.memory import MemoryEngine
-from evenflow.engines.sqlite import SqliteEngine
-from evenflow.stores.sqlite import SqliteStore
+from evenflow.engines.sqlite.engine import SqliteEngine
+from evenflow.stores.sqlite.store import SqliteStore
 from tests.on_postgres import store_class
 
 from .stage import EFFECT, Order, case, drained, effects, eventually, in_partition, opened, publishing, shop

@@ -12,10 +12,10 @@ import pytest
 
 from evenflow import App, Delivery, Policy, Service, Transaction
 from evenflow import group as groups
-from evenflow import sqlite_file
+from evenflow.drivers.sqlite import file as sqlite_file
 from evenflow.engine import Outcome
-from evenflow.engines.sqlite import SqliteEngine
-from evenflow.engines.sqlite_log import KIND, LogFile
+from evenflow.engines.sqlite.engine import SqliteEngine
+from evenflow.engines.sqlite.log import KIND, LogFile
 from evenflow.envelope import Envelope
 from evenflow.errors import StoreUnavailable
 

@@ -14,7 +14,7 @@ from evenflow.clock import SystemClock
 from evenflow.engine import Engine
 from evenflow.engines import compaction
 from evenflow.engines.memory import MemoryEngine
-from evenflow.engines.sqlite import SqliteEngine
+from evenflow.engines.sqlite.engine import SqliteEngine
 from evenflow.envelope import Envelope
 from evenflow.redrive.operation import Pace
 from evenflow.position import Marks

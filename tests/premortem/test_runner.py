@@ -20,9 +20,9 @@ from evenflow.errors import DecodeError, StatementFailed
 from evenflow.policy import DeadLetter, Decision, Retry, after_failure
 from evenflow.registry import Registry
 from evenflow.running import Running
-from evenflow.stores import sqlite_text
-from evenflow.stores.write_turns import WriteTurns
-from evenflow.stores.write_units import WriteUnits
+from evenflow.stores.sqlite import text as sqlite_text
+from evenflow.stores.sqlite.write_turns import WriteTurns
+from evenflow.stores.sqlite.write_units import WriteUnits
 from evenflow.testing import NotSettled
 from evenflow.waiting import LaneLoop
 from .events import ONE, Placed, append_raw, loop_of, placed, run, table, until

@@ -28,15 +28,15 @@ from evenflow.operate.seeking import Plan, _move
 from evenflow.ids import slot_of
 from evenflow.outbox import RELAY_GROUP, RELAY_PARTITION, Outbox
 from evenflow.ownership import claim, create_group, next_generation
-from evenflow.postgres_errors import PostgresError
-from evenflow.postgres_place import conninfo_of
+from evenflow.drivers.postgres.errors import PostgresError
+from evenflow.drivers.postgres.place import conninfo_of
 from evenflow.position import NO_MARKS, NONE_SETTLED, Owned, claimed
 from evenflow.redrive.operation import Pace
 from evenflow.redrive.redriving import learn, write
 from evenflow.registry import Registry
 from evenflow.store import Session, Store
-from evenflow.stores.postgres import PostgresStore
-from evenflow.stores.postgres_session import PgTransaction
+from evenflow.stores.postgres.store import PostgresStore
+from evenflow.stores.postgres.session import PgTransaction
 from evenflow.unit_of_work import UnitOfWork
 
 ORDERS = Topic("orders", partitions=2)

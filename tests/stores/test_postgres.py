@@ -9,9 +9,9 @@ from functools import partial
 import pytest
 
 from evenflow.clock import SystemClock
-from evenflow.postgres_link import Link
-from evenflow.postgres_place import conninfo_of
-from evenflow.stores.postgres import PostgresStore, PostgresStoreOptions
+from evenflow.drivers.postgres.link import Link
+from evenflow.drivers.postgres.place import conninfo_of
+from evenflow.stores.postgres.store import PostgresStore, PostgresStoreOptions
 from evenflow.testing import store_statements
 from evenflow.testing.store_suite import checks, run_check
 from evenflow.testing.suite import NotApplicable

@@ -7,15 +7,15 @@ from contextlib import asynccontextmanager
 import psycopg
 import pytest
 
-from evenflow import postgres_silence
+from evenflow.drivers.postgres import silence as postgres_silence
 from evenflow.clock import SystemClock
 from evenflow.errors import StoreUnavailable
 from evenflow.places import make_store
-from evenflow.postgres_errors import PostgresError
-from evenflow.postgres_link import Link
-from evenflow.postgres_place import PostgresPlace, conninfo_of
-from evenflow.postgres_silence import Silence
-from evenflow.stores import postgres_control
+from evenflow.drivers.postgres.errors import PostgresError
+from evenflow.drivers.postgres.link import Link
+from evenflow.drivers.postgres.place import PostgresPlace, conninfo_of
+from evenflow.drivers.postgres.silence import Silence
+from evenflow.stores.postgres import control as postgres_control
 from services.private import private_postgres
 from services.proxy import Proxy
 from tests import servers

@@ -11,7 +11,7 @@ import pytest
 from evenflow.clock import SystemClock
 from evenflow.errors import Refused, SettingsError, StatementFailed, StoreUnavailable
 from evenflow.places import make_store
-from evenflow.postgres_errors import connect_words
+from evenflow.drivers.postgres.errors import connect_words
 from evenflow.store import Migration
 from tests import servers
 
@@ -151,7 +151,7 @@ STARTER = """
 import asyncio, sys
 from evenflow.clock import SystemClock
 from evenflow.places import make_store
-from evenflow.postgres_errors import connect_words
+from evenflow.drivers.postgres.errors import connect_words
 from evenflow.store import Migration
 
 async def main():

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from evenflow.clock import SystemClock
-from evenflow.postgres_place import conninfo_of
-from evenflow.stores.postgres import PostgresStore
+from evenflow.drivers.postgres.place import conninfo_of
+from evenflow.stores.postgres.store import PostgresStore
 
 LANES, BEHIND = 2000, 10
 FILL = """

@@ -12,7 +12,7 @@ import pytest
 from evenflow.clock import SystemClock
 from evenflow.errors import StatementFailed, TransactionError
 from evenflow.places import make_store
-from evenflow.postgres_errors import Trouble, trouble
+from evenflow.drivers.postgres.errors import Trouble, trouble
 from tests import servers
 
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from evenflow.clock import SystemClock
-from evenflow.stores.sqlite import SqliteStore
+from evenflow.stores.sqlite.store import SqliteStore
 from evenflow.testing.store_suite import checks, run_check
 from evenflow.testing.suite import NotApplicable
 

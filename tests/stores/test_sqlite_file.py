@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from evenflow.clock import SystemClock
 from evenflow.errors import Refused, StatementFailed, StoreUnavailable, TransactionError
 from evenflow.migrations import load_migrations
-from evenflow.sqlite_diagnosis import NoRoom
-from evenflow.stores.sqlite import SqliteStore
-from evenflow.stores.sqlite_driver import ApswLink, Place
-from evenflow.stores.sqlite_types import bound
+from evenflow.drivers.sqlite.diagnosis import NoRoom
+from evenflow.stores.sqlite.store import SqliteStore
+from evenflow.stores.sqlite.driver import ApswLink, Place
+from evenflow.stores.sqlite.types import bound
 
 DRIVERS = ["apsw", "sqlite3"]
 MADE = "create table made (id integer primary key, word text)"
@@ -161,7 +161,7 @@ async def _patient(store, folder):
 DIE = """
 import asyncio, sys
 from evenflow.clock import SystemClock
-from evenflow.stores.sqlite import SqliteStore
+from evenflow.stores.sqlite.store import SqliteStore
 async def main():
     store = SqliteStore(sys.argv[1], SystemClock(), driver=sys.argv[2])
     await store.open()
@@ -198,7 +198,7 @@ MIGRATE = """
 import asyncio, sys
 from evenflow.clock import SystemClock
 from evenflow.store import Migration
-from evenflow.stores.sqlite import SqliteStore
+from evenflow.stores.sqlite.store import SqliteStore
 async def main():
     store = SqliteStore(sys.argv[1], SystemClock())
     print("ready", flush=True)

@@ -108,9 +108,9 @@ class Database(Ground):
         self._made.clear()
 
     async def _drop(self, schemas: list[str]) -> None:
-        from evenflow.postgres_errors import PostgresError, connect_remedy
-        from evenflow.postgres_link import Link
-        from evenflow.postgres_place import PostgresPlace
+        from evenflow.drivers.postgres.errors import PostgresError, connect_remedy
+        from evenflow.drivers.postgres.link import Link
+        from evenflow.drivers.postgres.place import PostgresPlace
 
         try:
             link = await Link.connect(PostgresPlace(postgres_conninfo(self.url), "evenflow conformance"))
@@ -135,12 +135,12 @@ class Brokers(Ground):
         return self.url
 
     async def wipe(self, url: str) -> None:
-        from evenflow.engines.kafka_remove import remove
+        from evenflow.engines.kafka.remove import remove
 
         await remove(*kafka_parts(url), self.topics, ())
 
     async def clear(self) -> None:
-        from evenflow.engines.kafka_remove import remove
+        from evenflow.engines.kafka.remove import remove
 
         if not self.topics:
             return

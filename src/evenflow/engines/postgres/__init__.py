@@ -1,0 +1,1 @@
+"""PostgreSQL as an engine: a log in tables."""
