@@ -226,21 +226,24 @@ class Outbox:
         """Whether this process has, or may have, committed events for one of these slots that are not in the engine."""
         return _among(self.mine, topic, slots) or _among(self.joined, topic, slots)
 
-    async def wait_for_slots(self, topic: str, slots: frozenset[int]) -> None:
-        """Wait until all of those are in the engine: a direct publish comes after."""
+    async def wait_for_slots(self, topic: str, slots: frozenset[int], until: float = inf) -> bool:
+        """Wait until all of those are in the engine: a direct publish comes after. False when they are not in time."""
         if _among(self.joined, topic, slots):
             await self._look_for_joined(topic, slots)
         while _among(self.mine, topic, slots):
             if self.owned is None:  # another process's relay tells by its commit
                 await self.measure()
                 if not _among(self.mine, topic, slots):
-                    return
+                    return True
+            if self.clock.monotonic() >= until:
+                return False
             self._removed.clear()
             heard = self._hear(self._removed)
             try:
                 await self.clock.wait(self._removed, POLL)
             finally:
                 heard.cancel()
+        return True
 
     @property
     def idle(self) -> bool:

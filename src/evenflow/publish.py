@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextvars import Context
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 from evenflow.clock import Clock
 from evenflow.engine import Engine, Outcome
@@ -157,13 +157,23 @@ class _Share:
             start = stop
 
 
+class _Held(NamedTuple):
+    """A call that waits for an outbox."""
+
+    done: asyncio.Future[None]
+    encoded: Sequence[Encoded]
+    because: Envelope | None
+    slots: frozenset[int]
+    until: float
+
+
 class Line:
     """Calls on their way to one topic, in order."""
 
     def __init__(self, publisher: Publisher, topic: str) -> None:
         self.topic = topic
-        self.held: deque[tuple[asyncio.Future[None], Sequence[Encoded], Envelope | None, frozenset[int]]] = deque()
-        """Calls, and their slots, that wait for an outbox; what is called for one of these slots stays behind."""
+        self.held: deque[_Held] = deque()
+        """Calls that wait for an outbox; what is called for one of their slots stays behind."""
         self._of = publisher
         self._clock = publisher.clock
         self._numbers = [0] * SLOTS
@@ -204,9 +214,10 @@ class Line:
         done: asyncio.Future[None] = self._loop.create_future()
         if self.held or any(self._of.relaying):
             slots = frozenset([each[2] for each in encoded])
-            held = any(not slots.isdisjoint(each) for *_, each in self.held)
+            held = any(not slots.isdisjoint(each.slots) for each in self.held)
             if held or any(outbox.holds(self.topic, slots) for outbox in self._of.outboxes):
-                self.held.append((done, encoded, cause.get(), slots))
+                until = self._clock.monotonic() + DEADLINE
+                self.held.append(_Held(done, encoded, cause.get(), slots, until))
                 if self._holding is None:
                     self._holding = self._loop.create_task(self._hold(), context=Context())
                 return done
@@ -217,14 +228,15 @@ class Line:
         """Let those that wait for an outbox go on, one after another."""
         try:
             while self.held:
-                done, encoded, because, slots = self.held[0]
+                call = self.held[0]
                 try:
                     for outbox in self._of.outboxes:
-                        await outbox.wait_for_slots(self.topic, slots)
+                        if not await outbox.wait_for_slots(self.topic, call.slots, call.until):
+                            raise _behind(outbox)
                 except Exception as error:
-                    _tell(done, error)
+                    _tell(call.done, error)
                 else:
-                    self._enter(done, encoded, because)
+                    self._enter(call.done, call.encoded, call.because)
                 self.held.popleft()
         finally:
             self._holding = None
@@ -234,8 +246,11 @@ class Line:
         self._closing = True
         if self._holding is not None:
             self._holding.cancel()
-            for done, *_ in self.held:
-                _tell(done, PublishRefused("the app was closed before its outbox was empty", remedy="publish it again"))
+            for call in self.held:
+                _tell(
+                    call.done,
+                    PublishRefused("the app was closed before its outbox was empty", remedy="publish it again"),
+                )
         if self._task is not None:
             await asyncio.shield(self._task)
 
@@ -381,6 +396,14 @@ class _Part:
         return PublishUnknown(
             f"the {engine.name} engine did not say within {DEADLINE:g} s whether {len(self.left)} events are stored"
         )
+
+
+def _behind(outbox: Outbox) -> PublishRefused:
+    why = f": {outbox.trouble}" if outbox.trouble else ""
+    return PublishRefused(
+        f"what this process has published before for these keys waits in its outbox for more than {DEADLINE:g} s{why}",
+        remedy="publish it again when the outbox is empty (evenflow doctor says why it is not), or in a transaction",
+    )
 
 
 def _tell(done: asyncio.Future[None], error: Exception) -> None:

@@ -8,7 +8,7 @@ import pytest
 from evenflow import App, Event, Service, Topic, Transaction, testing
 from evenflow.engine import Outcome
 from evenflow.engines.memory import MemoryEngine
-from evenflow.errors import EvenflowError
+from evenflow.errors import EvenflowError, PublishRefused
 
 BAD, GOOD = Topic("bad", partitions=1), Topic("good", partitions=1)
 
@@ -55,6 +55,12 @@ def test_one_topic_holds_up_no_other(count, store, monkeypatch, request):
                     await world.advance(1.0)
             assert seen == ["g"]
             await asyncio.wait_for(app.publish(Good(key="g")), 5.0)  # behind what is in the outbox of its slot
+            late = asyncio.create_task(app.publish(Bad(key="b0")))
+            for _ in range(32):
+                with suppress(EvenflowError):
+                    await world.advance(1.0)
+            with pytest.raises(PublishRefused, match=r"waits in its outbox for more than 30 s: .*'bad'"):
+                await asyncio.wait_for(late, 5.0)
             broken[0] = False
             await world.advance(10.0)
             assert seen[:2] == ["g", "g"]
