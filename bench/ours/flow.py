@@ -10,6 +10,7 @@ from bench.arrivals import arrive, latencies
 from bench.measuring import Watch, measured, memory
 from bench.processes import Record, said, say
 from bench.workload import Shape, Shop, settings
+from evenflow.work import Counters
 
 Places = dict[str, str] | None
 
@@ -30,32 +31,36 @@ def publishes(folder: str, events: int, per_second: float, seed: int, places: Pl
 
 
 class Effects(list[float]):
-    """When the events were due that handlers have had; and how long each took, seen right after its commit."""
+    """When the events were due that handlers have had; and how long each took until right after its commit."""
 
     def __init__(self, events: int) -> None:
-        self.committed: Callable[[], int] = lambda: 0
         self.took: list[float] = []
         self.began = self.ended = 0.0
         self.complete = asyncio.Event()
         self._events = events
-        self._looking = False
 
-    def append(self, due: float) -> None:
-        super().append(due)
-        if not self._looking:
-            self._looking = True
-            asyncio.get_running_loop().call_soon(self._look)
-
-    def _look(self) -> None:
-        """Handlers and their commit are one step of the loop, unless the disk is slow: then we look again."""
+    def committed(self, handled: int) -> None:
+        """So many are done, in the order in which they came."""
         self.ended = time.monotonic()
         self.began = self.began or self.ended
-        self.took += [self.ended - due for due in self[len(self.took) : self.committed()]]
-        self._looking = len(self.took) < len(self)
-        if self._looking:
-            asyncio.get_running_loop().call_later(0.0002, self._look)
-        elif len(self.took) == self._events:
+        self.took += [self.ended - due for due in self[len(self.took) : handled]]
+        if len(self.took) == self._events:
             self.complete.set()
+
+
+class Told(Counters):
+    """Counters that tell at once: who looks at them every now and then would have a part in what is measured."""
+
+    told: Callable[[int], None]
+
+    def __init__(self, told: Callable[[int], None]) -> None:
+        object.__setattr__(self, "told", told)
+        super().__init__()
+
+    def __setattr__(self, name: str, value: int) -> None:
+        object.__setattr__(self, name, value)
+        if name == "handled" and value:
+            self.told(value)
 
 
 async def effects(folder: str, events: int, places: Places = None) -> Record:
@@ -64,7 +69,7 @@ async def effects(folder: str, events: int, places: Places = None) -> Record:
     shop = Shop(Shape(handler="timed"), found)
     async with shop.app.running(handle=None, settings=settings(folder, places)) as running:
         (loop,) = running.loops()
-        found.committed = lambda: loop.counters.handled
+        loop.counters = Told(found.committed)
         while not loop.owned:
             await asyncio.sleep(0.01)
         say(folder, "ready")
@@ -81,7 +86,7 @@ async def idles(folder: str, seconds: float, places: Places = None) -> Record:
         (loop,) = running.loops()
         while len(loop.owned) < 16:
             await asyncio.sleep(0.05)
-        await asyncio.sleep(min(1.5, seconds))
+        await asyncio.sleep(6.0 if seconds > 1 else seconds)  # the pace of an app at rest
         watch = Watch()
         await asyncio.sleep(seconds)
         wall, cpu = watch.read()
