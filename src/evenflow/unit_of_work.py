@@ -215,7 +215,7 @@ class UnitOfWork(msgspec.Struct, eq=False):
         return self
 
     async def _finish(self, session: Session) -> None:
-        await self._run(session, last=not (self.published or self._joined))
+        await self._run(session)
         if self.published:
             await self.outbox.keep(session, [self])
 

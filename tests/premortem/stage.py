@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import tempfile
@@ -80,6 +81,7 @@ def in_child(work: Callable[[], Awaitable[None]]) -> int:
     """Begin this in a process of its own, forked while nothing is open here; its pid. It ends by itself, or is ended."""
     pid = os.fork()
     if pid == 0:
+        gc.freeze()  # what the parent has left is not ours to free: clients of servers have threads, which are not here
         code = 1
         try:
             asyncio.run(work())

@@ -123,6 +123,7 @@ class _Child:
         self._process: asyncio.subprocess.Process | None = None
         self._readers: list[asyncio.Task[None]] = []
         self._alive: int | None = None
+        self._group: int | None = None
         self.told = False
 
     @property
@@ -149,6 +150,7 @@ class _Child:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}, limit=1 << 20,
         )  # fmt: skip
+        self._group = self._process.pid
         os.close(alive)
         os.close(status)
         stdout, stderr = self._process.stdout, self._process.stderr
@@ -183,7 +185,11 @@ class _Child:
             transport.close()
 
     async def drained(self) -> None:
-        """Everything that it said was read."""
+        """It has ended: end what it has left behind, and read everything that was said."""
+        pid, self._group = self._group, None  # at once and once: the number is anybody's later
+        if pid is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
         await asyncio.gather(*self._readers)
 
     async def end(self) -> None:
@@ -194,8 +200,8 @@ class _Child:
         if process.returncode is None:
             process.terminate()
             await self._ended(process, self._dev.options.drain + LATE)
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+        if process.returncode is None:
+            process.kill()
         await process.wait()
         await self.drained()
         if self._alive is not None:

@@ -282,7 +282,9 @@ def _hopeless(error: KafkaError | None, client: Client) -> EvenflowError | None:
     if client.hung_up >= HANG_UPS or "security.protocol" in text:
         return EngineUnavailable(
             f"Kafka at {client.address} hangs up at once: {text}",
-            remedy="add tls=true (and ca=) to the engine's URL where that port is encrypted, and user and password "
-            "where it asks for them",
+            remedy="leave tls=true away where that port is not encrypted"
+            if client.options.tls
+            else "add tls=true (and ca=) to the engine's URL where that port is encrypted, and user and password where "
+            "it asks for them",
         )
     return None
