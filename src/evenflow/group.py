@@ -419,7 +419,11 @@ class GroupLoop(ABC):
     # -- positions --------------------------------------------------------------------------------------------------
 
     def guard(self, unit: UnitOfWork, owned: Owned) -> None:
-        """The first statement of a transaction of this partition."""
+        """The first statement of a transaction of this partition. Raises `FenceLost` where it was given up meanwhile:
+        what is known of it may be less than what is committed.
+        """
+        if self.owned.get(owned.partition) is not owned:
+            raise FenceLost("the partition was given up meanwhile")
         unit.guards.append(guard(self._sql["position_guard"], owned))
 
     def move(self, unit: UnitOfWork, progress: Progress, settled: list[int]) -> None:

@@ -170,8 +170,9 @@ class SettlingLoop(GroupLoop):
         except StatementFailed as error:
             await self._settle_apart(window, jobs, error)
         except FenceLost as lost:
-            self._trouble(lost.message)
-            self.forget(window.owned.partition)
+            if self.owned.get(window.owned.partition) is window.owned:
+                self._trouble(lost.message)
+                self.forget(window.owned.partition)
 
     async def _settle_apart(self, window: Window, jobs: list[Job], error: StatementFailed) -> None:
         """A statement of one of them failed: settle each alone, so that it is known whose it is."""

@@ -494,6 +494,8 @@ class LaneLoop(SettlingLoop):
                 row = self.parking.running(unit, owned, job.offset, job.envelope, job.lane)
             except ParkingFull as full:
                 return full.message
+            progress = Progress(owned, owned.next, owned.last_id, owned.marks.fork())
+            self.move(unit, progress, sorted({*window.done, job.offset}))  # or the log would bring it once more
             job.held = True
             try:
                 await unit.commit()

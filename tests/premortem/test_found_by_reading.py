@@ -13,7 +13,7 @@ from evenflow import App, Delivery, Envelope, Policy, Service, Transaction, park
 from evenflow.engine import Outcome, Partition
 from evenflow.errors import PublishUnknown, StoreConflict, StoreUnavailable
 from evenflow.ids import slot_of
-from evenflow.position import PROCESS_PREFIX, Marks
+from evenflow.position import PROCESS_PREFIX, Marks, decode_settled
 from evenflow.testing import World
 from evenflow.testing.world import NotSettled
 from tests.on_postgres import MEMORY_SERIAL, SERIAL
@@ -544,5 +544,76 @@ def test_a_partition_that_is_lost_in_the_middle_of_a_chunk_is_no_mistake_of_ours
             assert lost
             assert sorted(await numbers(world)) == list(range(8))
         assert "unexpected" not in caplog.text
+
+    run(test)
+
+
+def test_what_is_parked_while_it_goes_on_is_not_brought_by_the_log_once_more() -> None:
+    """Its offset is done with the commit that parks it: parked once more later, it would be run once more."""
+
+    async def test() -> None:
+        service, go_on, begun = Service("shop"), asyncio.Event(), asyncio.Event()
+
+        @service.on(Placed, group="call", concurrency=2)
+        async def call(event: Placed) -> None:
+            begun.set()
+            await go_on.wait()
+
+        async with testing.world(App(service)) as world:
+            loop: Any = loop_of(world, "shop.call")
+            settle_all, kept = loop._settle_all, list[Any]()
+            loop.owned[ONE].claims = parking.SUSPECT
+
+            async def later(jobs: list[Any]) -> None:
+                kept.extend(jobs)
+
+            loop._settle_all = later
+            task = asyncio.create_task(world.publish(*placed("a")))
+            await begun.wait()
+            (parked,) = await world.rows("shop", 'select "offset" from evenflow_parked')
+            ((settled,),) = await world.rows(
+                "shop", "select settled from evenflow_position where group_name = 'shop.call'"
+            )
+            assert decode_settled(settled) == list(parked), "who owns it next would read it again"
+            loop._settle_all = settle_all
+            loop._finished += kept
+            go_on.set()
+            await task
+            assert await world.parked() == []
+
+    run(test)
+
+
+def test_what_was_given_up_while_a_settle_waited_for_its_turn_is_not_written() -> None:
+    """Another transaction was in doubt: what is known of the partition may be less than what is committed."""
+
+    async def test() -> None:
+        service = Service("shop")
+
+        @service.on(Placed, group="call", concurrency=2)
+        async def call(event: Placed, tx: Transaction) -> None:
+            tx.write("insert into t (id) values ($1)", event.number)
+
+        async with testing.world(App(service)) as world:
+            await made(world, "create table t (id integer)")
+            loop: Any = loop_of(world, "shop.call")
+            commit, stale = loop.commit, list[Any]()
+            owned = loop.owned[ONE]
+
+            async def seen(unit: Any) -> None:
+                stale.append(unit.guards[0][1][5] == owned.fence)
+                await commit(unit)
+
+            loop.commit = seen
+            await loop._writing.acquire()
+            task = asyncio.create_task(world.publish(*placed("a")))
+            await until(lambda: loop._writing._waiters)
+            loop.forget(ONE)
+            loop._writing.release()
+            with suppress(NotSettled):  # it is claimed anew after a while
+                await task
+            await world.advance(2.0)
+            assert await world.rows("shop", "select id from t") == [(0,)]
+            assert stale == [False], "only who has claimed it anew has written"
 
     run(test)

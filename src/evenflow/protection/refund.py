@@ -18,7 +18,6 @@ async def refund(loop: GroupLoop, jobs: Sequence[Job]) -> None:
     work = loop.work
     for owned in list(loop.owned.values()):
         unit = UnitOfWork(work.outbox, loop.lineage)
-        loop.guard(unit, owned)
         for job in jobs:
             if job.owned is owned and job.failure is not None:
                 topic, generation, _ = owned.partition
@@ -29,6 +28,7 @@ async def refund(loop: GroupLoop, jobs: Sequence[Job]) -> None:
                 unit.hand_over(work.store.sql["parked_refund"], args)
         if unit.statements:
             try:
+                loop.guard(unit, owned)
                 await unit.commit()
             except FenceLost:
                 continue  # another process has it, and knows of the attempt
