@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from evenflow.envelope import Envelope, pack
-from evenflow.errors import FenceLost, StatementFailed, StoreConflict, TransactionError, WriteFailed
+from evenflow.errors import (
+    FenceLost,
+    StatementFailed,
+    StoreConflict,
+    StoreUnavailable,
+    TransactionError,
+    WriteFailed,
+)
 from evenflow.ids import derived_id, new_id
 from evenflow.store import Row, Session, Statement
 
@@ -181,7 +188,13 @@ class UnitOfWork(msgspec.Struct, eq=False):
 
     async def commit(self) -> None:
         """Make it all real. Raises `FenceLost`, `WriteFailed`, `StoreUnavailable`; nothing is real then."""
-        await self.keep()
+        try:
+            await self.keep()
+        except StoreConflict:
+            raise
+        except StoreUnavailable:  # it may be committed all the same
+            self.outbox.added(self.added, joined=True)
+            raise
         self.tell()
 
     async def keep(self) -> None:

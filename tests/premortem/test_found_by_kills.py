@@ -485,6 +485,41 @@ def test_marks_of_processes_that_are_long_gone_are_forgotten_in_memory_too() -> 
     case(test)
 
 
+def nobody_looks_for_what_is_in_doubt(patch: Patch) -> None:
+    async def commit(self: UnitOfWork) -> None:
+        await self.keep()
+        self.tell()
+
+    patch.setattr(UnitOfWork, "commit", commit)
+
+
+@fails_without(nobody_looks_for_what_is_in_doubt)
+def test_what_is_published_behind_a_commit_in_doubt_comes_behind_it() -> None:
+    """The answer to a commit was lost, and it was done: the relay, which has not heard of it, comes too late."""
+
+    async def test(path: Path) -> None:
+        app = shop(Order)
+        async with opened(app, path) as running:
+            store = running.stores["shop"]
+            transact = store.transact
+            await eventually(lambda: running.outboxes["shop"].owned)
+
+            async def lost(*args: Any, **more: Any) -> Any:
+                await transact(*args, **more)
+                store.transact = transact  # type: ignore[method-assign]
+                raise StoreUnavailable("the answer was lost: it may have been done or not")
+
+            store.transact = lost  # type: ignore[method-assign]
+            with pytest.raises(StoreUnavailable):
+                async with app.transaction("shop") as tx:
+                    tx.publish(Order(key="k", number=1))
+            await app.publish(Order(key="k", number=2))
+            await drained(running)
+            assert await effects(running) == [("k", 1), ("k", 2)]
+
+    case(test)
+
+
 @planted(__name__)
 def test_the_case_fails_without_its_mend(case: Any, plant: Any, monkeypatch: Patch) -> None:
     monkeypatch.setattr(stage, "PATIENCE", 3.0)
